@@ -1,0 +1,58 @@
+@0xd2a182c5c5d255ba;
+# The control interface that a dataserver hands to the nameserver when it joins,
+# so that commands go down the connection that the dataserver opened.
+
+using Types = import "types.capnp";
+
+interface Dataserver {
+  digest @0 (volume :Types.Id128) -> (buckets :List(UInt64));
+  # What the volume holds, in 256 buckets by block id modulo 256: the wrapping sum over the bucket's
+  # replicas of a 64-bit mix of id, length, CRC and state (FORMAT.md). Equal digests need no list.
+
+  replicas @1 (volume :Types.Id128, bucket :UInt16, after :UInt64, limit :UInt32)
+      -> (replicas :List(Types.Replica), more :Bool);
+  # The replicas of one bucket with ids above `after`, ascending; bucket 256 means all of them.
+
+  delete @2 (volume :Types.Id128, blocks :List(UInt64), epoch :Types.Epoch) -> (deleted :List(UInt64));
+  # Deletes replicas; the answer comes when the deletion is durable and names those that were there.
+
+  copy @3 (volume :Types.Id128, block :UInt64, version :UInt64, index :UInt32, length :UInt32,
+           crc32c :UInt32, source :Types.Hop, epoch :Types.Epoch) -> (proof :Types.ReplicaProof);
+  # Pulls one block from `source`, verifies it, and stores it on `volume`; the answer comes when it is durable.
+
+  verify @4 (volume :Types.Id128, block :UInt64) -> (state :Types.ReplicaState);
+  # Reads the whole replica and checks every byte; notFound where there is none.
+
+  settle @5 (volume :Types.Id128, block :UInt64, wanted :Bool, epoch :Types.Epoch) -> ();
+  # The nameserver's word on a suspect: verify and serve it, or forget it.
+}
+
+struct VolumeReport {
+  id @0 :Types.Id128;
+  incarnation @1 :Types.Id128;
+  generation @2 :UInt64;
+  address @3 :Text;            # HOST:PORT of its data listener
+  state @4 :VolumeState;
+  reason @5 :Text;             # why it failed, empty otherwise
+  capacityBytes @6 :UInt64;
+  usedBytes @7 :UInt64;        # slots in use, headers and padding included
+  freeBytes @8 :UInt64;        # what new blocks can still take
+  replicas @9 :UInt64;
+  corrupt @10 :UInt64;         # replicas known to be damaged
+  suspects @11 :UInt64;
+  writeBytes @12 :UInt64;      # since the process started
+  readBytes @13 :UInt64;
+  flushes @14 :UInt64;
+  poolUsedBytes @15 :UInt64;
+  poolBytes @16 :UInt64;
+  inFlight @17 :UInt32;        # requests being served
+  ioErrors @18 :UInt64;
+  directory @19 :Text;
+  corruptBlocks @20 :List(UInt64);  # at most 256 of them, lowest ids first
+}
+
+enum VolumeState {
+  serving @0;
+  full @1;                     # reads and deletes only
+  failed @2;                   # an I/O error has latched: reads where they still succeed
+}

@@ -1,0 +1,183 @@
+@0x9829f3ed74c81f52;
+# What the nameserver offers: a gate, and behind it sessions for clients and registrations for dataservers.
+
+using Types = import "types.capnp";
+using Data = import "dataserver.capnp";
+
+interface Gate {
+  login @0 () -> (session :Session, cluster :ClusterInfo);
+  join @1 (server :ServerInfo, control :Data.Dataserver) -> (registration :Registration, cluster :ClusterInfo);
+  # For dataservers. Volumes must belong to this cluster; a volume id already served elsewhere is refused.
+}
+
+struct ClusterInfo {
+  cluster @0 :Types.Id128;
+  epoch @1 :Types.Epoch;
+  replication @2 :UInt8;       # the default factor
+  minReplicas @3 :UInt8;
+  blockBytes @4 :UInt32;       # the longest block
+  heartbeatMs @5 :UInt32;
+  leaseMs @6 :UInt32;
+  nowUnixMs @7 :UInt64;
+  address @8 :Text;
+}
+
+struct ServerInfo {
+  address @0 :Text;            # HOST:PORT: the dataserver's name in the cluster
+  zone @1 :Text;
+  version @2 :Text;
+  host @3 :Text;               # host name, for people
+  volumes @4 :List(Data.VolumeReport);
+}
+
+interface Registration {
+  heartbeat @0 (volumes :List(Data.VolumeReport)) -> (nowUnixMs :UInt64);
+  reportBad @1 (volume :Types.Id128, blocks :List(Types.Replica)) -> ();
+  # Replicas that the dataserver found suspect or corrupt by itself.
+}
+
+struct RequestId {
+  # Names a mutation, so that a retry applies once. Zeroes: not retried.
+  client @0 :UInt64;           # random, of the session
+  number @1 :UInt64;           # counts up
+}
+
+struct FileInfo {
+  path @0 :Text;
+  directory @1 :Bool;
+  version @2 :UInt64;          # also the ETag; 0 for a directory
+  sizeBytes @3 :UInt64;
+  crc32c @4 :UInt32;           # of the whole file
+  blocks @5 :UInt32;
+  createdUnixMs @6 :UInt64;
+  modifiedUnixMs @7 :UInt64;
+  replication @8 :UInt8;
+  contentType @9 :Text;
+  name @10 :Text;              # last part of the path
+  children @11 :UInt32;        # of a directory
+}
+
+struct BlockInfo {
+  block @0 :UInt64;
+  index @1 :UInt32;
+  length @2 :UInt32;
+  crc32c @3 :UInt32;
+  replicas @4 :List(Location); # the best to read from first
+}
+
+struct Location {
+  hop @0 :Types.Hop;           # with a read ticket
+  state @1 :Types.ReplicaState;
+  live @2 :Bool;               # the volume is being heard from
+  zone @3 :Text;
+}
+
+struct NewBlock {
+  block @0 :UInt64;
+  chain @1 :List(Types.Hop);   # with a write ticket for each hop
+}
+
+struct AddedBlock {
+  block @0 :UInt64;
+  index @1 :UInt32;            # in the file
+  length @2 :UInt32;
+  crc32c @3 :UInt32;
+  proofs @4 :List(Types.ReplicaProof);
+}
+
+interface Session {
+  cluster @0 () -> (cluster :ClusterInfo);
+
+  lookup @1 (path :Text, blocksFrom :UInt32, blocksMax :UInt32) -> (file :FileInfo, blocks :List(BlockInfo));
+  # The current version and a run of its blocks with read tickets, at most 256 a call.
+
+  blocks @2 (version :UInt64, from :UInt32, max :UInt32) -> (blocks :List(BlockInfo));
+  # More blocks of a version that a lookup has named; `gone` once it is no longer kept.
+
+  list @3 (path :Text, prefix :Text, after :Text, limit :UInt32, recursive :Bool)
+      -> (entries :List(FileInfo), more :Bool);
+  # Children of a directory in the order of their names; recursive: files and directories below, by path.
+  # `prefix` filters names (recursive: the path below `path`), `after` is the last one already seen, limit at most 1000.
+
+  mkdir @4 (path :Text, parents :Bool, request :RequestId) -> (file :FileInfo);
+  rename @5 (from :Text, to :Text, overwrite :Bool, request :RequestId) -> ();
+  remove @6 (path :Text, recursive :Bool, request :RequestId) -> (files :UInt64, bytes :UInt64);
+
+  begin @7 (path :Text, overwrite :Bool, replication :UInt8, contentType :Text, request :RequestId)
+      -> (lease :UInt64, version :UInt64, leaseMs :UInt32, replication :UInt8);
+  # Opens an upload: missing parent folders are made at commit. Replication 0: the cluster's default.
+
+  allocate @8 (lease :UInt64, count :UInt32, avoid :List(Types.Id128)) -> (blocks :List(NewBlock));
+  # At most 64 blocks. `avoid`: volumes that have just failed for this client.
+
+  addBlocks @9 (lease :UInt64, blocks :List(AddedBlock), request :RequestId) -> ();
+  # At most 256 blocks: from now on they are wanted. Also renews the lease.
+
+  commit @10 (lease :UInt64, blocks :UInt32, lengthBytes :UInt64, crc32c :UInt32, request :RequestId)
+      -> (file :FileInfo, degraded :UInt32);
+  # Publishes the file at once, or not at all. `degraded`: blocks with fewer replicas than asked for.
+
+  renew @11 (lease :UInt64) -> (leaseMs :UInt32);
+  abandon @12 (lease :UInt64, request :RequestId) -> ();
+
+  reportBad @13 (block :UInt64, volume :Types.Id128, kind :Types.ProblemKind, message :Text) -> ();
+  # A read failed: the nameserver has the volume checked before it believes it.
+
+  status @14 () -> (status :ClusterStatus);
+  replicasOf @15 (volume :Types.Id128, after :UInt64, limit :UInt32)
+      -> (blocks :List(HeldBlock), more :Bool);
+  # What a volume should hold, by block id; limit at most 1000.
+  locate @16 (block :UInt64) -> (info :BlockInfo, path :Text, version :UInt64);
+}
+
+struct HeldBlock {
+  block @0 :UInt64;
+  length @1 :UInt32;
+  crc32c @2 :UInt32;
+  index @3 :UInt32;
+  version @4 :UInt64;
+  path @5 :Text;               # empty where no current file holds it
+  state @6 :Types.ReplicaState;
+}
+
+enum Liveness {
+  alive @0;
+  suspect @1;
+  dead @2;
+}
+
+struct VolumeStatus {
+  report @0 :Data.VolumeReport;
+  liveness @1 :Liveness;
+  blocks @2 :UInt64;           # that the nameserver has on it
+  pendingDeletes @3 :UInt64;
+}
+
+struct ServerStatus {
+  address @0 :Text;
+  zone @1 :Text;
+  host @2 :Text;
+  version @3 :Text;
+  liveness @4 :Liveness;
+  sinceHeartbeatMs @5 :UInt64;
+  volumes @6 :List(VolumeStatus);
+}
+
+struct ClusterStatus {
+  cluster @0 :ClusterInfo;
+  servers @1 :List(ServerStatus);
+  files @2 :UInt64;
+  directories @3 :UInt64;
+  blocks @4 :UInt64;
+  fileBytes @5 :UInt64;
+  underReplicatedBlocks @6 :UInt64;
+  missingBlocks @7 :UInt64;    # no live replica
+  corruptReplicas @8 :UInt64;
+  leases @9 :UInt64;
+  uptimeMs @10 :UInt64;
+  journalBytes @11 :UInt64;    # since the last snapshot
+  repairing @12 :UInt64;       # copies under way
+  pendingDeletes @13 :UInt64;
+  version @14 :Text;
+  safeMode @15 :Bool;          # just started: repair and deletion wait for reports
+}
