@@ -1,0 +1,467 @@
+//! Plain types of the control plane: what every room passes around instead of Cap'n Proto readers.
+
+use std::fmt;
+use std::str::FromStr;
+
+pub use blockyard_engine::block::{BlockId, Origin};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::ticket::Ticket;
+
+macro_rules! id128 {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub [u8; 16]);
+
+        impl $name {
+            /// A fresh random id.
+            ///
+            /// # Panics
+            /// When the operating system has no randomness to give.
+            pub fn random() -> Self {
+                let mut bytes = [0; 16];
+                getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+                Self(bytes)
+            }
+
+            /// Whether this is the zero id, which stands for "none" on the wire.
+            pub fn is_zero(&self) -> bool {
+                self.0 == [0; 16]
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadId;
+
+            fn from_str(text: &str) -> Result<Self, BadId> {
+                if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                    return Err(BadId);
+                }
+                u128::from_str_radix(text, 16).map(|id| Self(id.to_be_bytes())).map_err(|_| BadId)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                if to.is_human_readable() { to.collect_str(self) } else { self.0.serialize(to) }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                if from.is_human_readable() {
+                    let text = String::deserialize(from)?;
+                    text.parse().map_err(serde::de::Error::custom)
+                } else {
+                    <[u8; 16]>::deserialize(from).map(Self)
+                }
+            }
+        }
+    };
+}
+
+id128!(
+    /// A cluster.
+    ClusterId
+);
+id128!(
+    /// A volume of a dataserver.
+    VolumeId
+);
+id128!(
+    /// One life of a nameserver or of a volume: tells twins apart.
+    Incarnation
+);
+
+/// The text was not 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("an id is 32 hexadecimal digits")]
+pub struct BadId;
+
+/// The reign of a nameserver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Counts up by one with each start.
+    pub number: u64,
+    /// Random, of this start.
+    pub incarnation: Incarnation,
+}
+
+/// One place of a chain, or one replica to read from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hop {
+    /// The volume there.
+    pub volume: VolumeId,
+    /// `HOST:PORT` of the volume's data listener.
+    pub address: String,
+    /// `HOST:PORT` of its dataserver, for people.
+    pub server: String,
+    /// The right to use it.
+    pub ticket: Ticket,
+}
+
+/// What is known of a replica's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplicaState {
+    /// Served.
+    #[default]
+    Good,
+    /// Recovered past the durable watermark and not verified: not served.
+    Suspect,
+    /// Failed its checksum: not served.
+    Corrupt,
+}
+
+/// A replica as its volume tells of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Replica {
+    /// Which block.
+    pub block: BlockId,
+    /// Bytes.
+    pub length: u32,
+    /// CRC32C of the block.
+    pub crc32c: u32,
+    /// Whether it is served.
+    pub state: ReplicaState,
+}
+
+/// What a volume hands out once a replica is durable: HMAC over block, length, CRC and volume.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReplicaProof {
+    /// The volume that holds it.
+    pub volume: VolumeId,
+    /// HMAC-SHA256.
+    pub mac: [u8; 32],
+}
+
+/// Whether a volume takes blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeState {
+    /// Reads and writes.
+    #[default]
+    Serving,
+    /// Reads and deletes only: no space.
+    Full,
+    /// An I/O error has latched: reads where they still succeed.
+    Failed,
+}
+
+/// What a dataserver tells of one of its volumes with each heartbeat.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct VolumeReport {
+    /// The volume.
+    pub id: VolumeId,
+    /// Its life: changes when it is formatted or cloned.
+    pub incarnation: Incarnation,
+    /// Counts up with each opening.
+    pub generation: u64,
+    /// `HOST:PORT` of its data listener.
+    pub address: String,
+    /// Its folder, for people.
+    pub directory: String,
+    /// Whether it takes blocks.
+    pub state: VolumeState,
+    /// Why it failed; empty otherwise.
+    pub reason: String,
+    /// Bytes it may fill.
+    pub capacity_bytes: u64,
+    /// Bytes of slots in use, headers and padding included.
+    pub used_bytes: u64,
+    /// Bytes that new blocks can still take.
+    pub free_bytes: u64,
+    /// Replicas held.
+    pub replicas: u64,
+    /// Replicas known to be damaged.
+    pub corrupt: u64,
+    /// Replicas that recovery could not vouch for.
+    pub suspects: u64,
+    /// Payload bytes written since the process started.
+    pub write_bytes: u64,
+    /// Payload bytes read since then.
+    pub read_bytes: u64,
+    /// fdatasync calls since then.
+    pub flushes: u64,
+    /// Pool bytes in use.
+    pub pool_used_bytes: u64,
+    /// Pool bytes in all.
+    pub pool_bytes: u64,
+    /// Requests being served.
+    pub in_flight: u32,
+    /// I/O errors since the start.
+    pub io_errors: u64,
+    /// At most 256 damaged blocks, lowest ids first.
+    pub corrupt_blocks: Vec<BlockId>,
+}
+
+/// What a dataserver tells of itself when it joins.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ServerInfo {
+    /// `HOST:PORT`: its name in the cluster.
+    pub address: String,
+    /// Its failure zone.
+    pub zone: String,
+    /// Blockyard's version.
+    pub version: String,
+    /// Host name, for people.
+    pub host: String,
+    /// Its volumes.
+    pub volumes: Vec<VolumeReport>,
+}
+
+/// What a login answers.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ClusterInfo {
+    /// Its id.
+    pub cluster: ClusterId,
+    /// The nameserver's reign.
+    pub epoch: Epoch,
+    /// The default replication factor.
+    pub replication: u8,
+    /// Fewer live volumes than this refuse a write.
+    pub min_replicas: u8,
+    /// Bytes of the longest block.
+    pub block_bytes: u32,
+    /// Milliseconds between heartbeats.
+    pub heartbeat_ms: u32,
+    /// Milliseconds that an upload may be silent.
+    pub lease_ms: u32,
+    /// The nameserver's clock, milliseconds since 1970.
+    pub now_unix_ms: u64,
+    /// `HOST:PORT` it listens on.
+    pub address: String,
+}
+
+/// Names a mutation, so that a retry applies once. Zero: never retried.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct RequestId {
+    /// Random, of one client session.
+    pub client: u64,
+    /// Counts up.
+    pub number: u64,
+}
+
+/// A file or a directory.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct FileInfo {
+    /// From the root, `/a/b`.
+    pub path: String,
+    /// Last part of the path.
+    pub name: String,
+    /// Whether it is a directory.
+    pub directory: bool,
+    /// Id of the current version, also its ETag; 0 for a directory.
+    pub version: u64,
+    /// Bytes.
+    pub size_bytes: u64,
+    /// CRC32C of the whole file.
+    pub crc32c: u32,
+    /// Blocks of the version.
+    pub blocks: u32,
+    /// First published, milliseconds since 1970.
+    pub created_unix_ms: u64,
+    /// Last published, milliseconds since 1970.
+    pub modified_unix_ms: u64,
+    /// Replicas wanted of each block.
+    pub replication: u8,
+    /// MIME type given at upload, or empty.
+    pub content_type: String,
+    /// Entries of a directory.
+    pub children: u32,
+}
+
+/// A replica as the nameserver tells of it, with the right to read it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Location {
+    /// Where, and the read ticket.
+    pub hop: Hop,
+    /// What is known of its bytes.
+    pub state: ReplicaState,
+    /// Whether its volume is being heard from.
+    pub live: bool,
+    /// The zone of its server.
+    pub zone: String,
+}
+
+/// A block of a version.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BlockInfo {
+    /// Its id.
+    pub block: BlockId,
+    /// Its place in the file.
+    pub index: u32,
+    /// Bytes.
+    pub length: u32,
+    /// CRC32C of the block.
+    pub crc32c: u32,
+    /// The best to read from first.
+    pub replicas: Vec<Location>,
+}
+
+/// A block id and the chain to write it through.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewBlock {
+    /// Its id.
+    pub block: BlockId,
+    /// Head first.
+    pub chain: Vec<Hop>,
+}
+
+/// A block that is durable, told to the nameserver.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AddedBlock {
+    /// Its id.
+    pub block: BlockId,
+    /// Its place in the file.
+    pub index: u32,
+    /// Bytes.
+    pub length: u32,
+    /// CRC32C of the block.
+    pub crc32c: u32,
+    /// One for each replica.
+    pub proofs: Vec<ReplicaProof>,
+}
+
+/// An upload in progress.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lease {
+    /// Names the upload.
+    pub id: u64,
+    /// The version it will publish.
+    pub version: u64,
+    /// Milliseconds it may be silent.
+    pub lease_ms: u32,
+    /// Replicas wanted of each block.
+    pub replication: u8,
+}
+
+/// Whether a server or volume is being heard from.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Liveness {
+    /// Heartbeats arrive.
+    #[default]
+    Alive,
+    /// Some are missing.
+    Suspect,
+    /// Given up; its blocks count as lost there.
+    Dead,
+}
+
+/// A volume as the nameserver sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct VolumeStatus {
+    /// Its last report.
+    pub report: VolumeReport,
+    /// Whether it is being heard from.
+    pub liveness: Liveness,
+    /// Replicas that the nameserver has on it.
+    pub blocks: u64,
+    /// Deletions not yet done there.
+    pub pending_deletes: u64,
+}
+
+/// A dataserver as the nameserver sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// `HOST:PORT`.
+    pub address: String,
+    /// Its failure zone.
+    pub zone: String,
+    /// Host name.
+    pub host: String,
+    /// Blockyard's version there.
+    pub version: String,
+    /// Whether it is being heard from.
+    pub liveness: Liveness,
+    /// Milliseconds since the last heartbeat.
+    pub since_heartbeat_ms: u64,
+    /// Its volumes.
+    pub volumes: Vec<VolumeStatus>,
+}
+
+/// The whole cluster as the nameserver sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// Ids, defaults, clock.
+    pub cluster: ClusterInfo,
+    /// All dataservers known.
+    pub servers: Vec<ServerStatus>,
+    /// Files published.
+    pub files: u64,
+    /// Directories, the root not counted.
+    pub directories: u64,
+    /// Blocks wanted.
+    pub blocks: u64,
+    /// Bytes of all files.
+    pub file_bytes: u64,
+    /// Blocks with fewer live good replicas than wanted, but at least one.
+    pub under_replicated_blocks: u64,
+    /// Blocks without a live good replica.
+    pub missing_blocks: u64,
+    /// Replicas known to be damaged.
+    pub corrupt_replicas: u64,
+    /// Uploads in progress.
+    pub leases: u64,
+    /// Milliseconds since the nameserver started.
+    pub uptime_ms: u64,
+    /// Bytes of the journal since the last snapshot.
+    pub journal_bytes: u64,
+    /// Copies under way.
+    pub repairing: u64,
+    /// Deletions not yet done.
+    pub pending_deletes: u64,
+    /// The nameserver's version.
+    pub version: String,
+    /// Just started: repair and deletion wait for reports.
+    pub safe_mode: bool,
+}
+
+/// A block that a volume should hold.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HeldBlock {
+    /// Its id.
+    pub block: BlockId,
+    /// Bytes.
+    pub length: u32,
+    /// CRC32C of the block.
+    pub crc32c: u32,
+    /// Its place in the file.
+    pub index: u32,
+    /// The version it was made for.
+    pub version: u64,
+    /// The file that holds it now; empty where none does.
+    pub path: String,
+    /// What is known of its bytes.
+    pub state: ReplicaState,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_32_digits_for_people() {
+        let id = VolumeId([0xab, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 0xff]);
+        assert_eq!(id.to_string(), "ab000102030405060708090a0b0c0dff");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{id}\""));
+        for bad in ["", "ab", "+b000102030405060708090a0b0c0dff", "zz000102030405060708090a0b0c0dff"] {
+            assert_eq!(bad.parse::<VolumeId>(), Err(BadId), "{bad}");
+        }
+    }
+}
