@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 const COUNTER_BITS: u32 = 40;
 
 /// The id of a block: 24 bits of reign (the epoch that made it) over 40 bits of counter. Never reused.
@@ -45,6 +47,29 @@ impl FromStr for BlockId {
     /// Reads the 16 hexadecimal digits that `Display` writes.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         u64::from_str_radix(text, 16).map(Self)
+    }
+}
+
+/// For people as 16 hexadecimal digits, in journals as a number.
+impl Serialize for BlockId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() {
+            to.collect_str(self)
+        } else {
+            to.serialize_u64(self.0)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for BlockId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        if from.is_human_readable() {
+            String::deserialize(from)?
+                .parse()
+                .map_err(serde::de::Error::custom)
+        } else {
+            u64::deserialize(from).map(Self)
+        }
     }
 }
 

@@ -1,5 +1,37 @@
 //! One Blockyard volume: segments, slots, journal, index and the disk ring. Knows no network.
+//!
+//! Without the feature `disk` only limits, ids and checksums are left: what clients and the nameserver may know.
+
+#![deny(unsafe_code)]
 
 pub mod block;
 pub mod checksum;
 pub mod limits;
+
+#[cfg(feature = "disk")]
+mod block_buffer;
+#[cfg(feature = "disk")]
+#[allow(unsafe_code)]
+mod buffer;
+#[cfg(feature = "disk")]
+mod error;
+#[cfg(feature = "disk")]
+mod layout;
+#[cfg(feature = "disk")]
+mod pool;
+#[cfg(feature = "disk")]
+mod types;
+#[cfg(feature = "disk")]
+mod volume;
+
+#[cfg(feature = "disk")]
+pub use crate::{
+    block_buffer::BlockBuffer,
+    buffer::Chunk,
+    error::{Error, Kind, Result},
+    pool::{Lane, LaneOptions, PoolOptions, PoolUse},
+    types::{
+        Epoch, Identity, OpenReport, Options, Receipt, ReplicaInfo, ReplicaState, Stat, Verified, VolumeState,
+    },
+    volume::{CompletionWait, Volume},
+};

@@ -1,0 +1,414 @@
+//! Pools of buffers per lane: bounded, first come first served, and safe to abandon while waiting.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::buffer::{Arena, Blank, Frame};
+use crate::limits::{BLOCK_BYTES_MAX, PAGE_BYTES, UNIT_BYTES};
+
+/// Bytes of a small buffer: one checksum unit and a header page.
+pub(crate) const SMALL_FRAME_BYTES: usize = UNIT_BYTES + PAGE_BYTES;
+/// Bytes of a large buffer: a whole block and a header page.
+pub(crate) const LARGE_FRAME_BYTES: usize = BLOCK_BYTES_MAX + PAGE_BYTES;
+const LANES: usize = 5;
+
+/// Whom a buffer is for. Each lane has buffers of its own, so that requests which wait on later positions of a
+/// chain can't starve those.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lane {
+    /// Writes that enter the chain here.
+    Head,
+    /// Writes at a later position of a chain.
+    Next,
+    /// Copies pulled for repair.
+    Repair,
+    /// Reads.
+    Read,
+    /// The volume's own journal, checkpoint and superblock pages.
+    #[doc(hidden)]
+    Own,
+}
+
+/// Buffers of one lane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LaneOptions {
+    /// Buffers for a whole block: 4 MiB and a header page each.
+    pub large: u32,
+    /// Buffers for at most 64 KiB and a header page each.
+    pub small: u32,
+}
+
+/// How many buffers each lane has: the bound on a volume's memory.
+#[derive(Clone, Debug)]
+pub struct PoolOptions {
+    /// For [`Lane::Head`].
+    pub head: LaneOptions,
+    /// For [`Lane::Next`].
+    pub next: LaneOptions,
+    /// For [`Lane::Repair`].
+    pub repair: LaneOptions,
+    /// For [`Lane::Read`].
+    pub read: LaneOptions,
+}
+
+impl Default for PoolOptions {
+    /// About 150 MiB.
+    fn default() -> Self {
+        Self {
+            head: LaneOptions { large: 10, small: 32 },
+            next: LaneOptions { large: 10, small: 32 },
+            repair: LaneOptions { large: 4, small: 8 },
+            read: LaneOptions { large: 10, small: 32 },
+        }
+    }
+}
+
+impl PoolOptions {
+    /// The fewest buffers that work: for tests and tools.
+    pub fn small() -> Self {
+        let lane = LaneOptions { large: 2, small: 4 };
+        Self {
+            head: lane,
+            next: lane,
+            repair: LaneOptions { large: 1, small: 1 },
+            read: lane,
+        }
+    }
+
+    fn lanes(&self) -> [LaneOptions; LANES] {
+        [
+            self.head,
+            self.next,
+            self.repair,
+            self.read,
+            LaneOptions { large: 0, small: 4 },
+        ]
+    }
+
+    /// Bytes of memory that a pool of these counts takes.
+    pub fn bytes(&self) -> u64 {
+        let lanes = self.lanes();
+        let of = |lane: &LaneOptions| {
+            u64::from(lane.large) * LARGE_FRAME_BYTES as u64
+                + u64::from(lane.small) * SMALL_FRAME_BYTES as u64
+        };
+        lanes.iter().map(of).sum()
+    }
+}
+
+/// Buffers of a pool, and how many are out.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct PoolUse {
+    /// All buffers for whole blocks.
+    pub large_total: u32,
+    /// Those in use.
+    pub large_used: u32,
+    /// All buffers for up to 64 KiB.
+    pub small_total: u32,
+    /// Those in use.
+    pub small_used: u32,
+    /// Requests waiting for one.
+    pub waiting: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FrameId {
+    shelf: u8,
+    number: u32,
+}
+
+/// The buffers of one size in one lane.
+#[derive(Default)]
+struct Shelf {
+    first_offset_bytes: usize,
+    frame_bytes: usize,
+    total: u32,
+    free: Vec<u32>,
+    waiting: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    ticket: u64,
+    waker: Waker,
+    granted: Option<u32>,
+}
+
+#[derive(Default)]
+struct Shelves {
+    shelves: [Shelf; LANES * 2],
+    next_ticket: u64,
+}
+
+/// What frames refer back to; outlives the volume while buffers are out.
+pub(crate) struct PoolShared {
+    arena: Arena,
+    state: Mutex<Shelves>,
+}
+
+impl PoolShared {
+    pub(crate) fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shelves> {
+        // No code that can panic runs under this lock; a poisoned one is still consistent.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn give_back(&self, id: FrameId) {
+        let waker = self.lock().put_back(id);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Shelves {
+    /// Hands the frame to the first that waits, else shelves it; whom to wake.
+    fn put_back(&mut self, id: FrameId) -> Option<Waker> {
+        let shelf = &mut self.shelves[id.shelf as usize];
+        match shelf.waiting.iter_mut().find(|waiting| waiting.granted.is_none()) {
+            Some(first) => {
+                first.granted = Some(id.number);
+                Some(first.waker.clone())
+            }
+            None => {
+                shelf.free.push(id.number);
+                None
+            }
+        }
+    }
+}
+
+/// All buffers of a volume.
+#[derive(Clone)]
+pub(crate) struct Pool {
+    shared: Arc<PoolShared>,
+}
+
+impl Pool {
+    pub(crate) fn new(options: &PoolOptions) -> io::Result<Self> {
+        let mut shelves = Shelves::default();
+        let mut offset_bytes = 0;
+        // Large frames first, so that most of them keep their place within huge pages.
+        for (size, frame_bytes) in [(0, LARGE_FRAME_BYTES), (1, SMALL_FRAME_BYTES)] {
+            for (lane, counts) in options.lanes().into_iter().enumerate() {
+                let total = if size == 0 { counts.large } else { counts.small };
+                let shelf = &mut shelves.shelves[lane * 2 + size];
+                shelf.first_offset_bytes = offset_bytes;
+                shelf.frame_bytes = frame_bytes;
+                shelf.total = total;
+                shelf.free = (0..total).rev().collect();
+                offset_bytes += total as usize * frame_bytes;
+            }
+        }
+        let arena = Arena::new(offset_bytes)?;
+        Ok(Self {
+            shared: Arc::new(PoolShared {
+                arena,
+                state: Mutex::new(shelves),
+            }),
+        })
+    }
+
+    pub(crate) fn arena(&self) -> &Arena {
+        self.shared.arena()
+    }
+
+    /// Waits for a frame of at least `length_bytes` plus a header page.
+    pub(crate) fn acquire(&self, lane: Lane, length_bytes: usize) -> Acquire {
+        let shelf = self.shelf_for(lane, length_bytes);
+        Acquire {
+            pool: self.clone(),
+            shelf,
+            ticket: None,
+        }
+    }
+
+    /// A frame at once, or none.
+    pub(crate) fn try_acquire(&self, lane: Lane, length_bytes: usize) -> Option<Blank> {
+        let shelf = self.shelf_for(lane, length_bytes);
+        let mut state = self.shared.lock();
+        let number = state.shelves[shelf].free.pop()?;
+        Some(self.blank(&state, shelf, number))
+    }
+
+    pub(crate) fn usage(&self) -> PoolUse {
+        let state = self.shared.lock();
+        let mut usage = PoolUse::default();
+        for (index, shelf) in state.shelves[..(LANES - 1) * 2].iter().enumerate() {
+            let used = shelf.total - shelf.free.len() as u32;
+            if index % 2 == 0 {
+                usage.large_total += shelf.total;
+                usage.large_used += used;
+            } else {
+                usage.small_total += shelf.total;
+                usage.small_used += used;
+            }
+            usage.waiting += shelf
+                .waiting
+                .iter()
+                .filter(|waiting| waiting.granted.is_none())
+                .count() as u32;
+        }
+        usage
+    }
+
+    /// A lane without small buffers serves small blocks from its large ones.
+    fn shelf_for(&self, lane: Lane, length_bytes: usize) -> usize {
+        let small = lane as usize * 2 + 1;
+        let fits = length_bytes + PAGE_BYTES <= SMALL_FRAME_BYTES;
+        if fits && self.shared.lock().shelves[small].total > 0 {
+            small
+        } else {
+            small - 1
+        }
+    }
+
+    fn blank(&self, state: &Shelves, shelf: usize, number: u32) -> Blank {
+        let cut = &state.shelves[shelf];
+        Blank::new(Frame {
+            id: FrameId {
+                shelf: shelf as u8,
+                number,
+            },
+            offset_bytes: cut.first_offset_bytes + number as usize * cut.frame_bytes,
+            length_bytes: cut.frame_bytes,
+            pool: self.shared.clone(),
+        })
+    }
+}
+
+/// The wait for a frame. Dropping it gives up the place in the queue, and a frame already granted goes on.
+pub(crate) struct Acquire {
+    pool: Pool,
+    shelf: usize,
+    ticket: Option<u64>,
+}
+
+impl Future for Acquire {
+    type Output = Blank;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Blank> {
+        let pool = self.pool.clone();
+        let mut state = pool.shared.lock();
+        let Some(ticket) = self.ticket else {
+            // Whoever waits has an older claim on a free frame.
+            if state.shelves[self.shelf]
+                .waiting
+                .iter()
+                .all(|waiting| waiting.granted.is_some())
+                && let Some(number) = state.shelves[self.shelf].free.pop()
+            {
+                return Poll::Ready(pool.blank(&state, self.shelf, number));
+            }
+            let ticket = state.next_ticket;
+            state.next_ticket += 1;
+            let waker = context.waker().clone();
+            state.shelves[self.shelf].waiting.push_back(Waiting {
+                ticket,
+                waker,
+                granted: None,
+            });
+            self.ticket = Some(ticket);
+            return Poll::Pending;
+        };
+        let waiting = &mut state.shelves[self.shelf].waiting;
+        let at = waiting
+            .iter()
+            .position(|one| one.ticket == ticket)
+            .expect("a ticket stays until taken");
+        match waiting[at].granted {
+            Some(number) => {
+                waiting.remove(at);
+                self.ticket = None;
+                Poll::Ready(pool.blank(&state, self.shelf, number))
+            }
+            None => {
+                waiting[at].waker.clone_from(context.waker());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Acquire {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let mut state = self.pool.shared.lock();
+        let waiting = &mut state.shelves[self.shelf].waiting;
+        let left = waiting
+            .iter()
+            .position(|one| one.ticket == ticket)
+            .and_then(|at| waiting.remove(at));
+        let granted = left.and_then(|waiting| waiting.granted);
+        let waker = granted.and_then(|number| {
+            state.put_back(FrameId {
+                shelf: self.shelf as u8,
+                number,
+            })
+        });
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll(acquire: &mut Acquire) -> Poll<Blank> {
+        Pin::new(acquire).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn one_large() -> Pool {
+        let mut options = PoolOptions::small();
+        options.read = LaneOptions { large: 1, small: 0 };
+        Pool::new(&options).unwrap()
+    }
+
+    #[test]
+    fn first_come_first_served() {
+        let pool = one_large();
+        let held = pool.try_acquire(Lane::Read, 5).unwrap();
+        let (mut first, mut second) = (pool.acquire(Lane::Read, 5), pool.acquire(Lane::Read, 5));
+        assert!(poll(&mut first).is_pending() && poll(&mut second).is_pending());
+        assert_eq!(pool.usage().waiting, 2);
+        drop(held);
+        assert!(poll(&mut second).is_pending());
+        let mut late = pool.acquire(Lane::Read, 5);
+        assert!(poll(&mut late).is_pending());
+        assert!(poll(&mut first).is_ready());
+        assert!(poll(&mut second).is_ready());
+        assert!(poll(&mut late).is_ready());
+    }
+
+    #[test]
+    fn abandoned_waits_pass_the_buffer_on() {
+        let pool = one_large();
+        let held = pool.try_acquire(Lane::Read, 5).unwrap();
+        let (mut first, mut second) = (pool.acquire(Lane::Read, 5), pool.acquire(Lane::Read, 5));
+        assert!(poll(&mut first).is_pending() && poll(&mut second).is_pending());
+        drop(held);
+        drop(first);
+        assert!(poll(&mut second).is_ready());
+        drop(second);
+        assert_eq!(pool.usage().large_used, 0);
+        assert!(pool.try_acquire(Lane::Read, 5).is_some());
+    }
+
+    #[test]
+    fn lanes_do_not_share() {
+        let pool = one_large();
+        let _held = pool.try_acquire(Lane::Read, 5).unwrap();
+        assert!(pool.try_acquire(Lane::Read, 5).is_none());
+        assert!(pool.try_acquire(Lane::Head, 5).is_some());
+        assert!(pool.try_acquire(Lane::Head, UNIT_BYTES + 1).is_some());
+    }
+}
