@@ -13,7 +13,7 @@ struct Frame {
     proof @3 :Proof;
     welcome @4 :Proof;
     put @5 :Put;
-    data @6 :Data;
+    packet @6 :Packet;
     putDone @7 :PutDone;
     get @8 :Get;
     grant @9 :Grant;
@@ -65,7 +65,7 @@ struct Put {
   chain @5 :List(Types.Hop);
 }
 
-struct Data {
+struct Packet {
   # The payload behind this header: whole checksum units, only the block's last one shorter.
   offset @0 :UInt32;           # bytes from the block's start, a multiple of 64 KiB
   unitCrcs @1 :List(UInt32);   # CRC32C of each unit of the payload

@@ -2,11 +2,11 @@
 # What the nameserver offers: a gate, and behind it sessions for clients and registrations for dataservers.
 
 using Types = import "types.capnp";
-using Data = import "dataserver.capnp";
+using Dataserver = import "dataserver.capnp";
 
 interface Gate {
   login @0 () -> (session :Session, cluster :ClusterInfo);
-  join @1 (server :ServerInfo, control :Data.Dataserver) -> (registration :Registration, cluster :ClusterInfo);
+  join @1 (server :ServerInfo, control :Dataserver.Dataserver) -> (registration :Registration, cluster :ClusterInfo);
   # For dataservers. Volumes must belong to this cluster; a volume id already served elsewhere is refused.
 }
 
@@ -27,11 +27,11 @@ struct ServerInfo {
   zone @1 :Text;
   version @2 :Text;
   host @3 :Text;               # host name, for people
-  volumes @4 :List(Data.VolumeReport);
+  volumes @4 :List(Dataserver.VolumeReport);
 }
 
 interface Registration {
-  heartbeat @0 (volumes :List(Data.VolumeReport)) -> (nowUnixMs :UInt64);
+  heartbeat @0 (volumes :List(Dataserver.VolumeReport)) -> (nowUnixMs :UInt64);
   reportBad @1 (volume :Types.Id128, blocks :List(Types.Replica)) -> ();
   # Replicas that the dataserver found suspect or corrupt by itself.
 }
@@ -147,7 +147,7 @@ enum Liveness {
 }
 
 struct VolumeStatus {
-  report @0 :Data.VolumeReport;
+  report @0 :Dataserver.VolumeReport;
   liveness @1 :Liveness;
   blocks @2 :UInt64;           # that the nameserver has on it
   pendingDeletes @3 :UInt64;

@@ -36,5 +36,8 @@ fn generated_code_is_current() {
 
 /// Without the line that names the version of the `capnp` binary, which does not change the code.
 fn normal(text: &str) -> String {
-    text.lines().filter(|line| !line.starts_with("// capnp binary version")).map(|line| format!("{line}\n")).collect()
+    text.lines()
+        .filter(|line| !line.starts_with("// capnp binary version"))
+        .map(|line| format!("{line}\n"))
+        .collect()
 }

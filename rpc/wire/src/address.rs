@@ -21,9 +21,14 @@ pub fn resolve(text: &str, port: u16) -> Result<SocketAddr> {
     } else {
         text.to_socket_addrs()
     };
-    let mut found = found
-        .map_err(|error| Problem::invalid(format!("'{text}' is no address HOST:PORT that can be found: {error}")))?;
-    found.next().ok_or_else(|| Problem::invalid(format!("'{text}' has no address")))
+    let mut found = found.map_err(|error| {
+        Problem::invalid(format!(
+            "'{text}' is no address HOST:PORT that can be found: {error}"
+        ))
+    })?;
+    found
+        .next()
+        .ok_or_else(|| Problem::invalid(format!("'{text}' has no address")))
 }
 
 /// Refuses to listen beyond loopback when the operator gave no secret of the cluster.

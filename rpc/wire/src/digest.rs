@@ -47,7 +47,12 @@ fn mix(replica: &Replica) -> u64 {
         ReplicaState::Corrupt => 2,
     };
     let content = (u64::from(replica.length) << 32 | u64::from(replica.crc32c)) ^ state.rotate_right(2);
-    finalize(replica.block.0.wrapping_add(finalize(content.wrapping_add(0x9e37_79b9_7f4a_7c15))))
+    finalize(
+        replica
+            .block
+            .0
+            .wrapping_add(finalize(content.wrapping_add(0x9e37_79b9_7f4a_7c15))),
+    )
 }
 
 fn finalize(mut z: u64) -> u64 {
@@ -62,7 +67,12 @@ mod tests {
 
     #[test]
     fn order_does_not_matter_and_every_field_does() {
-        let replica = |id| Replica { block: BlockId(id), length: 9, crc32c: 5, state: ReplicaState::Good };
+        let replica = |id| Replica {
+            block: BlockId(id),
+            length: 9,
+            crc32c: 5,
+            state: ReplicaState::Good,
+        };
         let many: Vec<_> = (0..1000).map(replica).collect();
         let digest = Digest::of(many.iter().copied());
         assert_eq!(digest, Digest::of(many.iter().rev().copied()));

@@ -53,7 +53,10 @@ const NAMES: [(ProblemKind, &str); 13] = [
 impl ProblemKind {
     /// Its name in an exception's text.
     pub fn name(self) -> &'static str {
-        NAMES.iter().find(|(kind, _)| *kind == self).map_or("failed", |(_, name)| name)
+        NAMES
+            .iter()
+            .find(|(kind, _)| *kind == self)
+            .map_or("failed", |(_, name)| name)
     }
 }
 
@@ -76,7 +79,10 @@ const MARK: &str = "[blockyard:";
 impl Problem {
     /// A problem of `kind` with `message` for people.
     pub fn new(kind: ProblemKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 
     /// The caller's mistake.
@@ -97,7 +103,10 @@ impl Problem {
     /// The same problem with what was being done before its message.
     #[must_use]
     pub fn context(self, doing: impl std::fmt::Display) -> Self {
-        Self { kind: self.kind, message: format!("{doing}: {}", self.message) }
+        Self {
+            kind: self.kind,
+            message: format!("{doing}: {}", self.message),
+        }
     }
 }
 
@@ -149,6 +158,9 @@ mod tests {
             error.extra = format!("remote exception: {}", error.extra);
             assert_eq!(Problem::from(error), sent);
         }
-        assert_eq!(Problem::from(capnp::Error::disconnected("gone".into())).kind, ProblemKind::Retry);
+        assert_eq!(
+            Problem::from(capnp::Error::disconnected("gone".into())).kind,
+            ProblemKind::Retry
+        );
     }
 }

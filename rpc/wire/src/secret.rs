@@ -39,7 +39,10 @@ impl ClusterSecret {
         let shown = path.display();
         let meta = fs::metadata(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Problem::not_found(format!("no cluster secret at {shown}")),
-            _ => Problem::new(ProblemKind::Denied, format!("cannot read the cluster secret {shown}: {error}")),
+            _ => Problem::new(
+                ProblemKind::Denied,
+                format!("cannot read the cluster secret {shown}: {error}"),
+            ),
         })?;
         if meta.permissions().mode() & 0o077 != 0 {
             return Err(Problem::new(
@@ -49,8 +52,9 @@ impl ClusterSecret {
         }
         let text = fs::read_to_string(path)
             .map_err(|error| Problem::new(ProblemKind::Denied, format!("cannot read {shown}: {error}")))?;
-        Self::parse(text.trim())
-            .ok_or_else(|| Problem::invalid(format!("{shown} is not a cluster secret (64 hexadecimal digits)")))
+        Self::parse(text.trim()).ok_or_else(|| {
+            Problem::invalid(format!("{shown} is not a cluster secret (64 hexadecimal digits)"))
+        })
     }
 
     /// Writes the secret to a new file, 0600, with its folder.
@@ -77,9 +81,15 @@ impl ClusterSecret {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder).map_err(|error| unwritable(path, &error))?;
         }
-        let mut file = how.write(true).mode(0o600).open(path).map_err(|error| unwritable(path, &error))?;
+        let mut file = how
+            .write(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| unwritable(path, &error))?;
         let text: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
-        writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(|error| unwritable(path, &error))
+        writeln!(file, "{text}")
+            .and_then(|()| file.sync_all())
+            .map_err(|error| unwritable(path, &error))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -109,7 +119,10 @@ impl ClusterSecret {
             .filter(|folder| !folder.is_empty())
             .map(PathBuf::from)
             .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".config")))?;
-        let name: String = address.chars().map(|c| if c.is_alphanumeric() || c == '.' { c } else { '_' }).collect();
+        let name: String = address
+            .chars()
+            .map(|c| if c.is_alphanumeric() || c == '.' { c } else { '_' })
+            .collect();
         Some(config.join("blockyard").join(format!("{name}.secret")))
     }
 }
@@ -119,7 +132,10 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Problem {
         std::io::ErrorKind::AlreadyExists => ProblemKind::Exists,
         _ => ProblemKind::Failed,
     };
-    Problem::new(kind, format!("cannot write the cluster secret {}: {error}", path.display()))
+    Problem::new(
+        kind,
+        format!("cannot write the cluster secret {}: {error}", path.display()),
+    )
 }
 
 #[cfg(test)]
@@ -142,7 +158,10 @@ mod tests {
         assert!(ClusterSecret::load(&path).unwrap() == other);
         fs::write(&path, "short").unwrap();
         assert_eq!(ClusterSecret::load(&path).unwrap_err().kind, ProblemKind::Invalid);
-        assert_eq!(ClusterSecret::load(&folder.path().join("none")).unwrap_err().kind, ProblemKind::NotFound);
+        assert_eq!(
+            ClusterSecret::load(&folder.path().join("none")).unwrap_err().kind,
+            ProblemKind::NotFound
+        );
     }
 
     #[test]

@@ -71,13 +71,22 @@ pub struct Keys {
 impl Keys {
     /// Derives the keys of `cluster`.
     pub fn derive(secret: &ClusterSecret, cluster: ClusterId) -> Self {
-        Self { cluster, ticket: secret.derive("blockyard ticket v1"), proof: secret.derive("blockyard proof v1") }
+        Self {
+            cluster,
+            ticket: secret.derive("blockyard ticket v1"),
+            proof: secret.derive("blockyard proof v1"),
+        }
     }
 
     /// Signs the right to do what `grant` says until `expires_unix_ms`.
     pub fn sign(&self, grant: &Claim, expires_unix_ms: u64) -> Ticket {
-        let mut ticket =
-            Ticket { key_id: KEY_ID, length_max: grant.length, hop: grant.hop, expires_unix_ms, mac: [0; 32] };
+        let mut ticket = Ticket {
+            key_id: KEY_ID,
+            length_max: grant.length,
+            hop: grant.hop,
+            expires_unix_ms,
+            mac: [0; 32],
+        };
         ticket.mac = self.ticket_mac(grant, &ticket).finalize().into_bytes().into();
         ticket
     }
@@ -88,7 +97,10 @@ impl Keys {
     /// `Denied` with the reason: unknown key, expired, too long, another hop, or a bad signature.
     pub fn check(&self, ticket: &Ticket, claim: &Claim, now_unix_ms: u64) -> Result<()> {
         let denied = |why: &str| {
-            Err(Problem::new(ProblemKind::Denied, format!("ticket for block {} refused: {why}", claim.block)))
+            Err(Problem::new(
+                ProblemKind::Denied,
+                format!("ticket for block {} refused: {why}", claim.block),
+            ))
         };
         if ticket.key_id != KEY_ID {
             return denied("signed with an unknown key");
@@ -107,13 +119,19 @@ impl Keys {
 
     /// The proof that a volume holds a durable replica.
     pub fn prove(&self, block: BlockId, length: u32, crc32c: u32, volume: VolumeId) -> ReplicaProof {
-        let mac = self.proof_mac(block, length, crc32c, volume).finalize().into_bytes().into();
+        let mac = self
+            .proof_mac(block, length, crc32c, volume)
+            .finalize()
+            .into_bytes()
+            .into();
         ReplicaProof { volume, mac }
     }
 
     /// Whether `proof` is what its volume hands out for this block.
     pub fn proves(&self, proof: &ReplicaProof, block: BlockId, length: u32, crc32c: u32) -> bool {
-        self.proof_mac(block, length, crc32c, proof.volume).verify(&proof.mac.into()).is_ok()
+        self.proof_mac(block, length, crc32c, proof.volume)
+            .verify(&proof.mac.into())
+            .is_ok()
     }
 
     fn ticket_mac(&self, claim: &Claim, ticket: &Ticket) -> Hmac<Sha256> {
@@ -145,7 +163,9 @@ pub(crate) fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
 
 /// Milliseconds since 1970 by this machine's clock.
 pub fn now_unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
 }
 
 #[cfg(test)]
@@ -170,21 +190,49 @@ mod tests {
         assert_eq!(keys.check(&ticket, &grant, 50_000), Ok(()));
         assert_eq!(keys.check(&ticket, &Claim { length: 5, ..grant }, 0), Ok(()));
         let wrong = [
-            Claim { operation: Operation::Read, ..grant },
-            Claim { block: BlockId(8), ..grant },
-            Claim { volume: VolumeId::random(), ..grant },
+            Claim {
+                operation: Operation::Read,
+                ..grant
+            },
+            Claim {
+                block: BlockId(8),
+                ..grant
+            },
+            Claim {
+                volume: VolumeId::random(),
+                ..grant
+            },
             Claim { hop: 0, ..grant },
-            Claim { length: 1001, ..grant },
+            Claim {
+                length: 1001,
+                ..grant
+            },
         ];
         for claim in wrong {
-            assert_eq!(keys.check(&ticket, &claim, 0).unwrap_err().kind, ProblemKind::Denied, "{claim:?}");
+            assert_eq!(
+                keys.check(&ticket, &claim, 0).unwrap_err().kind,
+                ProblemKind::Denied,
+                "{claim:?}"
+            );
         }
-        assert!(keys.check(&ticket, &grant, 50_001 + CLOCK_SKEW_MS).is_err(), "expired");
-        let longer = Ticket { length_max: 2000, ..ticket.clone() };
+        assert!(
+            keys.check(&ticket, &grant, 50_001 + CLOCK_SKEW_MS).is_err(),
+            "expired"
+        );
+        let longer = Ticket {
+            length_max: 2000,
+            ..ticket.clone()
+        };
         assert!(keys.check(&longer, &grant, 0).is_err(), "forged length");
-        let later = Ticket { expires_unix_ms: u64::MAX, ..ticket.clone() };
+        let later = Ticket {
+            expires_unix_ms: u64::MAX,
+            ..ticket.clone()
+        };
         assert!(keys.check(&later, &grant, 0).is_err(), "forged expiry");
-        assert!(self::keys().check(&ticket, &grant, 0).is_err(), "another cluster's key");
+        assert!(
+            self::keys().check(&ticket, &grant, 0).is_err(),
+            "another cluster's key"
+        );
     }
 
     #[test]
@@ -195,7 +243,10 @@ mod tests {
         assert!(!keys.proves(&proof, BlockId(2), 10, 99));
         assert!(!keys.proves(&proof, BlockId(1), 11, 99));
         assert!(!keys.proves(&proof, BlockId(1), 10, 98));
-        let moved = ReplicaProof { volume: VolumeId::random(), ..proof };
+        let moved = ReplicaProof {
+            volume: VolumeId::random(),
+            ..proof
+        };
         assert!(!keys.proves(&moved, BlockId(1), 10, 99));
     }
 }

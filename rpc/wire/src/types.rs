@@ -460,7 +460,12 @@ mod tests {
         assert_eq!(id.to_string(), "ab000102030405060708090a0b0c0dff");
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{id}\""));
-        for bad in ["", "ab", "+b000102030405060708090a0b0c0dff", "zz000102030405060708090a0b0c0dff"] {
+        for bad in [
+            "",
+            "ab",
+            "+b000102030405060708090a0b0c0dff",
+            "zz000102030405060708090a0b0c0dff",
+        ] {
             assert_eq!(bad.parse::<VolumeId>(), Err(BadId), "{bad}");
         }
     }

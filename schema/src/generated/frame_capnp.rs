@@ -5,7 +5,7 @@
 
 
 pub mod frame {
-    pub use self::Which::{Hello,Challenge,Proof,Welcome,Put,Data,PutDone,Get,Grant,Cancel,Abort,Ping,Pong};
+    pub use self::Which::{Hello,Challenge,Proof,Welcome,Put,Packet,PutDone,Get,Grant,Cancel,Abort,Ping,Pong};
 
     #[derive(Copy, Clone)]
     pub struct Owned(());
@@ -97,7 +97,7 @@ pub mod frame {
             !self.reader.get_pointer_field(0).is_null()
         }
         #[inline]
-        pub fn has_data(&self) -> bool {
+        pub fn has_packet(&self) -> bool {
             if self.reader.get_data_field::<u16>(2) != 5 { return false; }
             !self.reader.get_pointer_field(0).is_null()
         }
@@ -150,7 +150,7 @@ pub mod frame {
                     ))
                 }
                 5 => {
-                    ::core::result::Result::Ok(Data(
+                    ::core::result::Result::Ok(Packet(
                         ::capnp::traits::FromPointerReader::get_from_pointer(&self.reader.get_pointer_field(0), ::core::option::Option::None)
                     ))
                 }
@@ -330,17 +330,17 @@ pub mod frame {
             !self.builder.is_pointer_field_null(0)
         }
         #[inline]
-        pub fn set_data(&mut self, value: crate::frame_capnp::data::Reader<'_>) -> ::capnp::Result<()> {
+        pub fn set_packet(&mut self, value: crate::frame_capnp::packet::Reader<'_>) -> ::capnp::Result<()> {
             self.builder.set_data_field::<u16>(2, 5);
             ::capnp::traits::SetterInput::set_pointer_builder(self.builder.reborrow().get_pointer_field(0), value, false)
         }
         #[inline]
-        pub fn init_data(self, ) -> crate::frame_capnp::data::Builder<'a> {
+        pub fn init_packet(self, ) -> crate::frame_capnp::packet::Builder<'a> {
             self.builder.set_data_field::<u16>(2, 5);
             ::capnp::traits::FromPointerBuilder::init_pointer(self.builder.get_pointer_field(0), 0)
         }
         #[inline]
-        pub fn has_data(&self) -> bool {
+        pub fn has_packet(&self) -> bool {
             if self.builder.get_data_field::<u16>(2) != 5 { return false; }
             !self.builder.is_pointer_field_null(0)
         }
@@ -445,7 +445,7 @@ pub mod frame {
                     ))
                 }
                 5 => {
-                    ::core::result::Result::Ok(Data(
+                    ::core::result::Result::Ok(Packet(
                         ::capnp::traits::FromPointerBuilder::get_from_pointer(self.builder.get_pointer_field(0), ::core::option::Option::None)
                     ))
                 }
@@ -561,7 +561,7 @@ pub mod frame {
             ::capnp::word(6, 0, 250, 255, 0, 0, 0, 0),
             ::capnp::word(0, 0, 1, 0, 6, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(149, 1, 0, 0, 42, 0, 0, 0),
+            ::capnp::word(149, 1, 0, 0, 58, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(144, 1, 0, 0, 3, 0, 1, 0),
             ::capnp::word(156, 1, 0, 0, 2, 0, 1, 0),
@@ -663,9 +663,9 @@ pub mod frame {
             ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(100, 97, 116, 97, 0, 0, 0, 0),
+            ::capnp::word(112, 97, 99, 107, 101, 116, 0, 0),
             ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(185, 204, 134, 162, 192, 139, 233, 227),
+            ::capnp::word(79, 133, 113, 183, 18, 189, 201, 187),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
@@ -736,7 +736,7 @@ pub mod frame {
                 3 => <crate::frame_capnp::proof::Owned as ::capnp::introspect::Introspect>::introspect(),
                 4 => <crate::frame_capnp::proof::Owned as ::capnp::introspect::Introspect>::introspect(),
                 5 => <crate::frame_capnp::put::Owned as ::capnp::introspect::Introspect>::introspect(),
-                6 => <crate::frame_capnp::data::Owned as ::capnp::introspect::Introspect>::introspect(),
+                6 => <crate::frame_capnp::packet::Owned as ::capnp::introspect::Introspect>::introspect(),
                 7 => <crate::frame_capnp::put_done::Owned as ::capnp::introspect::Introspect>::introspect(),
                 8 => <crate::frame_capnp::get::Owned as ::capnp::introspect::Introspect>::introspect(),
                 9 => <crate::frame_capnp::grant::Owned as ::capnp::introspect::Introspect>::introspect(),
@@ -759,7 +759,7 @@ pub mod frame {
         );
         pub(crate) static NONUNION_MEMBERS : &[u16] = &[0];
         pub(crate) static MEMBERS_BY_DISCRIMINANT : &[u16] = &[1,2,3,4,5,6,7,8,9,10,11,12,13];
-        pub(crate) static MEMBERS_BY_NAME : &[u16] = &[11,10,2,6,8,9,1,12,13,3,5,7,0,4];
+        pub(crate) static MEMBERS_BY_NAME : &[u16] = &[11,10,2,8,9,1,6,12,13,3,5,7,0,4];
         pub(crate) const TYPE_ID: u64 = 0xf0f5_10a1_a7b6_03d8;
     }
     pub enum Which<A0,A1,A2,A3,A4,A5,A6,A7,A8,A9> {
@@ -768,7 +768,7 @@ pub mod frame {
         Proof(A2),
         Welcome(A3),
         Put(A4),
-        Data(A5),
+        Packet(A5),
         PutDone(A6),
         Get(A7),
         Grant(A8),
@@ -777,8 +777,8 @@ pub mod frame {
         Ping(()),
         Pong(()),
     }
-    pub type WhichReader<'a,> = Which<::capnp::Result<crate::frame_capnp::hello::Reader<'a>>,::capnp::Result<crate::frame_capnp::challenge::Reader<'a>>,::capnp::Result<crate::frame_capnp::proof::Reader<'a>>,::capnp::Result<crate::frame_capnp::proof::Reader<'a>>,::capnp::Result<crate::frame_capnp::put::Reader<'a>>,::capnp::Result<crate::frame_capnp::data::Reader<'a>>,::capnp::Result<crate::frame_capnp::put_done::Reader<'a>>,::capnp::Result<crate::frame_capnp::get::Reader<'a>>,::capnp::Result<crate::frame_capnp::grant::Reader<'a>>,::capnp::Result<crate::frame_capnp::abort::Reader<'a>>>;
-    pub type WhichBuilder<'a,> = Which<::capnp::Result<crate::frame_capnp::hello::Builder<'a>>,::capnp::Result<crate::frame_capnp::challenge::Builder<'a>>,::capnp::Result<crate::frame_capnp::proof::Builder<'a>>,::capnp::Result<crate::frame_capnp::proof::Builder<'a>>,::capnp::Result<crate::frame_capnp::put::Builder<'a>>,::capnp::Result<crate::frame_capnp::data::Builder<'a>>,::capnp::Result<crate::frame_capnp::put_done::Builder<'a>>,::capnp::Result<crate::frame_capnp::get::Builder<'a>>,::capnp::Result<crate::frame_capnp::grant::Builder<'a>>,::capnp::Result<crate::frame_capnp::abort::Builder<'a>>>;
+    pub type WhichReader<'a,> = Which<::capnp::Result<crate::frame_capnp::hello::Reader<'a>>,::capnp::Result<crate::frame_capnp::challenge::Reader<'a>>,::capnp::Result<crate::frame_capnp::proof::Reader<'a>>,::capnp::Result<crate::frame_capnp::proof::Reader<'a>>,::capnp::Result<crate::frame_capnp::put::Reader<'a>>,::capnp::Result<crate::frame_capnp::packet::Reader<'a>>,::capnp::Result<crate::frame_capnp::put_done::Reader<'a>>,::capnp::Result<crate::frame_capnp::get::Reader<'a>>,::capnp::Result<crate::frame_capnp::grant::Reader<'a>>,::capnp::Result<crate::frame_capnp::abort::Reader<'a>>>;
+    pub type WhichBuilder<'a,> = Which<::capnp::Result<crate::frame_capnp::hello::Builder<'a>>,::capnp::Result<crate::frame_capnp::challenge::Builder<'a>>,::capnp::Result<crate::frame_capnp::proof::Builder<'a>>,::capnp::Result<crate::frame_capnp::proof::Builder<'a>>,::capnp::Result<crate::frame_capnp::put::Builder<'a>>,::capnp::Result<crate::frame_capnp::packet::Builder<'a>>,::capnp::Result<crate::frame_capnp::put_done::Builder<'a>>,::capnp::Result<crate::frame_capnp::get::Builder<'a>>,::capnp::Result<crate::frame_capnp::grant::Builder<'a>>,::capnp::Result<crate::frame_capnp::abort::Builder<'a>>>;
 }
 
 #[repr(u16)]
@@ -992,7 +992,7 @@ pub mod hello {
             self.reader.get_data_field::<u64>(1)
         }
         #[inline]
-        pub fn get_nonce(self) -> ::capnp::Result<crate::frame_capnp::data::Reader<'a>> {
+        pub fn get_nonce(self) -> ::capnp::Result<::capnp::data::Reader<'a>> {
             ::capnp::traits::FromPointerReader::get_from_pointer(&self.reader.get_pointer_field(0), ::core::option::Option::None)
         }
         #[inline]
@@ -1102,16 +1102,16 @@ pub mod hello {
             self.builder.set_data_field::<u64>(1, value);
         }
         #[inline]
-        pub fn get_nonce(self) -> ::capnp::Result<crate::frame_capnp::data::Builder<'a>> {
+        pub fn get_nonce(self) -> ::capnp::Result<::capnp::data::Builder<'a>> {
             ::capnp::traits::FromPointerBuilder::get_from_pointer(self.builder.get_pointer_field(0), ::core::option::Option::None)
         }
         #[inline]
-        pub fn set_nonce(&mut self, value: crate::frame_capnp::data::Reader<'_>) -> ::capnp::Result<()> {
-            ::capnp::traits::SetterInput::set_pointer_builder(self.builder.reborrow().get_pointer_field(0), value, false)
+        pub fn set_nonce(&mut self, value: ::capnp::data::Reader<'_>)  {
+            self.builder.reborrow().get_pointer_field(0).set_data(value);
         }
         #[inline]
-        pub fn init_nonce(self, ) -> crate::frame_capnp::data::Builder<'a> {
-            ::capnp::traits::FromPointerBuilder::init_pointer(self.builder.get_pointer_field(0), 0)
+        pub fn init_nonce(self, size: u32) -> ::capnp::data::Builder<'a> {
+            self.builder.get_pointer_field(0).init_data(size)
         }
         #[inline]
         pub fn has_nonce(&self) -> bool {
@@ -1142,9 +1142,6 @@ pub mod hello {
         }
     }
     impl Pipeline  {
-        pub fn get_nonce(&self) -> crate::frame_capnp::data::Pipeline {
-            ::capnp::capability::FromTypelessPipeline::new(self._typeless.get_pointer_field(0))
-        }
         pub fn get_cluster(&self) -> crate::types_capnp::id128::Pipeline {
             ::capnp::capability::FromTypelessPipeline::new(self._typeless.get_pointer_field(1))
         }
@@ -1261,11 +1258,11 @@ pub mod hello {
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(110, 111, 110, 99, 101, 0, 0, 0),
-            ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(185, 204, 134, 162, 192, 139, 233, 227),
+            ::capnp::word(13, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(13, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(99, 108, 117, 115, 116, 101, 114, 0),
@@ -1284,7 +1281,7 @@ pub mod hello {
                 2 => <crate::frame_capnp::Role as ::capnp::introspect::Introspect>::introspect(),
                 3 => <crate::frame_capnp::Purpose as ::capnp::introspect::Introspect>::introspect(),
                 4 => <u64 as ::capnp::introspect::Introspect>::introspect(),
-                5 => <crate::frame_capnp::data::Owned as ::capnp::introspect::Introspect>::introspect(),
+                5 => <::capnp::data::Owned as ::capnp::introspect::Introspect>::introspect(),
                 6 => <crate::types_capnp::id128::Owned as ::capnp::introspect::Introspect>::introspect(),
                 _ => ::capnp::introspect::panic_invalid_field_index(index),
             }
@@ -1376,7 +1373,7 @@ pub mod challenge {
             self.reader.get_data_field::<u64>(1)
         }
         #[inline]
-        pub fn get_nonce(self) -> ::capnp::Result<crate::frame_capnp::data::Reader<'a>> {
+        pub fn get_nonce(self) -> ::capnp::Result<::capnp::data::Reader<'a>> {
             ::capnp::traits::FromPointerReader::get_from_pointer(&self.reader.get_pointer_field(0), ::core::option::Option::None)
         }
         #[inline]
@@ -1462,16 +1459,16 @@ pub mod challenge {
             self.builder.set_data_field::<u64>(1, value);
         }
         #[inline]
-        pub fn get_nonce(self) -> ::capnp::Result<crate::frame_capnp::data::Builder<'a>> {
+        pub fn get_nonce(self) -> ::capnp::Result<::capnp::data::Builder<'a>> {
             ::capnp::traits::FromPointerBuilder::get_from_pointer(self.builder.get_pointer_field(0), ::core::option::Option::None)
         }
         #[inline]
-        pub fn set_nonce(&mut self, value: crate::frame_capnp::data::Reader<'_>) -> ::capnp::Result<()> {
-            ::capnp::traits::SetterInput::set_pointer_builder(self.builder.reborrow().get_pointer_field(0), value, false)
+        pub fn set_nonce(&mut self, value: ::capnp::data::Reader<'_>)  {
+            self.builder.reborrow().get_pointer_field(0).set_data(value);
         }
         #[inline]
-        pub fn init_nonce(self, ) -> crate::frame_capnp::data::Builder<'a> {
-            ::capnp::traits::FromPointerBuilder::init_pointer(self.builder.get_pointer_field(0), 0)
+        pub fn init_nonce(self, size: u32) -> ::capnp::data::Builder<'a> {
+            self.builder.get_pointer_field(0).init_data(size)
         }
         #[inline]
         pub fn has_nonce(&self) -> bool {
@@ -1502,9 +1499,6 @@ pub mod challenge {
         }
     }
     impl Pipeline  {
-        pub fn get_nonce(&self) -> crate::frame_capnp::data::Pipeline {
-            ::capnp::capability::FromTypelessPipeline::new(self._typeless.get_pointer_field(0))
-        }
         pub fn get_cluster(&self) -> crate::types_capnp::id128::Pipeline {
             ::capnp::capability::FromTypelessPipeline::new(self._typeless.get_pointer_field(1))
         }
@@ -1574,11 +1568,11 @@ pub mod challenge {
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(110, 111, 110, 99, 101, 0, 0, 0),
-            ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(185, 204, 134, 162, 192, 139, 233, 227),
+            ::capnp::word(13, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(13, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(99, 108, 117, 115, 116, 101, 114, 0),
@@ -1594,7 +1588,7 @@ pub mod challenge {
             match index {
                 0 => <u16 as ::capnp::introspect::Introspect>::introspect(),
                 1 => <u64 as ::capnp::introspect::Introspect>::introspect(),
-                2 => <crate::frame_capnp::data::Owned as ::capnp::introspect::Introspect>::introspect(),
+                2 => <::capnp::data::Owned as ::capnp::introspect::Introspect>::introspect(),
                 3 => <crate::types_capnp::id128::Owned as ::capnp::introspect::Introspect>::introspect(),
                 _ => ::capnp::introspect::panic_invalid_field_index(index),
             }
@@ -1678,7 +1672,7 @@ pub mod proof {
             self.reader.total_size()
         }
         #[inline]
-        pub fn get_mac(self) -> ::capnp::Result<crate::frame_capnp::data::Reader<'a>> {
+        pub fn get_mac(self) -> ::capnp::Result<::capnp::data::Reader<'a>> {
             ::capnp::traits::FromPointerReader::get_from_pointer(&self.reader.get_pointer_field(0), ::core::option::Option::None)
         }
         #[inline]
@@ -1740,16 +1734,16 @@ pub mod proof {
             self.builder.as_reader().total_size()
         }
         #[inline]
-        pub fn get_mac(self) -> ::capnp::Result<crate::frame_capnp::data::Builder<'a>> {
+        pub fn get_mac(self) -> ::capnp::Result<::capnp::data::Builder<'a>> {
             ::capnp::traits::FromPointerBuilder::get_from_pointer(self.builder.get_pointer_field(0), ::core::option::Option::None)
         }
         #[inline]
-        pub fn set_mac(&mut self, value: crate::frame_capnp::data::Reader<'_>) -> ::capnp::Result<()> {
-            ::capnp::traits::SetterInput::set_pointer_builder(self.builder.reborrow().get_pointer_field(0), value, false)
+        pub fn set_mac(&mut self, value: ::capnp::data::Reader<'_>)  {
+            self.builder.reborrow().get_pointer_field(0).set_data(value);
         }
         #[inline]
-        pub fn init_mac(self, ) -> crate::frame_capnp::data::Builder<'a> {
-            ::capnp::traits::FromPointerBuilder::init_pointer(self.builder.get_pointer_field(0), 0)
+        pub fn init_mac(self, size: u32) -> ::capnp::data::Builder<'a> {
+            self.builder.get_pointer_field(0).init_data(size)
         }
         #[inline]
         pub fn has_mac(&self) -> bool {
@@ -1764,9 +1758,6 @@ pub mod proof {
         }
     }
     impl Pipeline  {
-        pub fn get_mac(&self) -> crate::frame_capnp::data::Pipeline {
-            ::capnp::capability::FromTypelessPipeline::new(self._typeless.get_pointer_field(0))
-        }
     }
     mod _private {
         pub(crate) static ENCODED_NODE: [::capnp::Word; 32] = [
@@ -1795,17 +1786,17 @@ pub mod proof {
             ::capnp::word(8, 0, 0, 0, 3, 0, 1, 0),
             ::capnp::word(20, 0, 0, 0, 2, 0, 1, 0),
             ::capnp::word(109, 97, 99, 0, 0, 0, 0, 0),
-            ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(185, 204, 134, 162, 192, 139, 233, 227),
+            ::capnp::word(13, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(16, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(13, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
         ];
         pub(crate) fn get_field_types(index: u16) -> ::capnp::introspect::Type {
             match index {
-                0 => <crate::frame_capnp::data::Owned as ::capnp::introspect::Introspect>::introspect(),
+                0 => <::capnp::data::Owned as ::capnp::introspect::Introspect>::introspect(),
                 _ => ::capnp::introspect::panic_invalid_field_index(index),
             }
         }
@@ -2177,7 +2168,7 @@ pub mod put {
     }
 }
 
-pub mod data {
+pub mod packet {
     #[derive(Copy, Clone)]
     pub struct Owned(());
     impl ::capnp::introspect::Introspect for Owned { fn introspect() -> ::capnp::introspect::Type { ::capnp::introspect::TypeVariant::Struct(::capnp::introspect::RawBrandedStructSchema { generic: &_private::RAW_SCHEMA, field_types: _private::get_field_types, annotation_types: _private::get_annotation_types, type_id: ::core::any::TypeId::of::<Owned>() }).into() } }
@@ -2353,20 +2344,20 @@ pub mod data {
     mod _private {
         pub(crate) static ENCODED_NODE: [::capnp::Word; 67] = [
             ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
-            ::capnp::word(185, 204, 134, 162, 192, 139, 233, 227),
+            ::capnp::word(79, 133, 113, 183, 18, 189, 201, 187),
             ::capnp::word(12, 0, 0, 0, 1, 0, 1, 0),
             ::capnp::word(28, 18, 58, 100, 40, 113, 246, 135),
             ::capnp::word(1, 0, 7, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(21, 0, 0, 0, 138, 0, 0, 0),
+            ::capnp::word(21, 0, 0, 0, 154, 0, 0, 0),
             ::capnp::word(29, 0, 0, 0, 7, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(25, 0, 0, 0, 175, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(102, 114, 97, 109, 101, 46, 99, 97),
-            ::capnp::word(112, 110, 112, 58, 68, 97, 116, 97),
-            ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(112, 110, 112, 58, 80, 97, 99, 107),
+            ::capnp::word(101, 116, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 1, 0, 1, 0),
             ::capnp::word(12, 0, 0, 0, 3, 0, 4, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
@@ -2441,7 +2432,7 @@ pub mod data {
         pub(crate) static NONUNION_MEMBERS : &[u16] = &[0,1,2];
         pub(crate) static MEMBERS_BY_DISCRIMINANT : &[u16] = &[];
         pub(crate) static MEMBERS_BY_NAME : &[u16] = &[2,0,1];
-        pub(crate) const TYPE_ID: u64 = 0xe3e9_8bc0_a286_ccb9;
+        pub(crate) const TYPE_ID: u64 = 0xbbc9_bd12_b771_854f;
     }
 }
 
