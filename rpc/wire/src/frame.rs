@@ -289,10 +289,10 @@ impl Frame {
                     return bad("a chain of no allowed length");
                 }
             }
-            Message::Get(get) => {
-                if get.length == 0 || get.offset as usize + get.length as usize > BLOCK_BYTES_MAX {
-                    return bad("a range out of its block");
-                }
+            Message::Get(get)
+                if get.length == 0 || get.offset as usize + get.length as usize > BLOCK_BYTES_MAX =>
+            {
+                return bad("a range out of its block");
             }
             _ => {}
         }
