@@ -21,11 +21,20 @@ impl Digest {
     /// The digest of `replicas`, in any order.
     pub fn of(replicas: impl IntoIterator<Item = Replica>) -> Self {
         let mut digest = Self::default();
-        for replica in replicas {
-            let bucket = &mut digest.0[bucket(replica.block)];
-            *bucket = bucket.wrapping_add(mix(&replica));
-        }
+        replicas.into_iter().for_each(|replica| digest.add(&replica));
         digest
+    }
+
+    /// Takes `replica` in.
+    pub fn add(&mut self, replica: &Replica) {
+        let bucket = &mut self.0[bucket(replica.block)];
+        *bucket = bucket.wrapping_add(mix(replica));
+    }
+
+    /// Takes `replica` out, which was in.
+    pub fn remove(&mut self, replica: &Replica) {
+        let bucket = &mut self.0[bucket(replica.block)];
+        *bucket = bucket.wrapping_sub(mix(replica));
     }
 
     /// Buckets in which the two differ.
