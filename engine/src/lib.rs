@@ -20,7 +20,20 @@ mod layout;
 #[cfg(feature = "disk")]
 mod pool;
 #[cfg(feature = "disk")]
+mod device;
+#[cfg(feature = "disk")]
+mod folder;
+#[cfg(feature = "disk")]
+mod io;
+#[cfg(feature = "disk")]
+mod sync;
+#[cfg(feature = "disk")]
+mod tasks;
+#[cfg(feature = "disk")]
 mod types;
+#[cfg(feature = "disk")]
+#[allow(unsafe_code)]
+mod uring;
 #[cfg(feature = "disk")]
 mod volume;
 

@@ -1,0 +1,159 @@
+//! One-thread signalling between a volume's tasks and its callers: a one-shot, and an event for many.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+/// A value that is set once and that clones of it wait for.
+pub(crate) struct Promise<T> {
+    inner: Rc<RefCell<Inner<T>>>,
+}
+
+struct Inner<T> {
+    value: Option<T>,
+    wakers: Vec<Waker>,
+}
+
+impl<T> Clone for Promise<T> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+impl<T: Clone> Promise<T> {
+    pub(crate) fn new() -> Self {
+        Self { inner: Rc::new(RefCell::new(Inner { value: None, wakers: Vec::new() })) }
+    }
+
+    /// Sets the value (the first one stays) and wakes who waits.
+    pub(crate) fn keep(&self, value: T) {
+        let wakers = {
+            let mut inner = self.inner.borrow_mut();
+            inner.value.get_or_insert(value);
+            std::mem::take(&mut inner.wakers)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn peek(&self) -> Option<T> {
+        self.inner.borrow().value.clone()
+    }
+
+    pub(crate) fn wait(&self) -> impl Future<Output = T> + use<T> {
+        let inner = self.inner.clone();
+        poll_fn(move |context| {
+            let mut inner = inner.borrow_mut();
+            match &inner.value {
+                Some(value) => Poll::Ready(value.clone()),
+                None => {
+                    if !inner.wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+                        inner.wakers.push(context.waker().clone());
+                    }
+                    Poll::Pending
+                }
+            }
+        })
+    }
+}
+
+/// A queue with one consumer that can wait for something to be in it.
+pub(crate) struct Queue<T> {
+    state: RefCell<QueueState<T>>,
+}
+
+struct QueueState<T> {
+    items: VecDeque<T>,
+    closed: bool,
+    waker: Option<Waker>,
+}
+
+impl<T> Queue<T> {
+    pub(crate) fn new() -> Self {
+        Self { state: RefCell::new(QueueState { items: VecDeque::new(), closed: false, waker: None }) }
+    }
+
+    pub(crate) fn push(&self, item: T) {
+        let waker = {
+            let mut state = self.state.borrow_mut();
+            state.items.push_back(item);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn push_front(&self, item: T) {
+        self.state.borrow_mut().items.push_front(item);
+    }
+
+    /// No more will come; what is in the queue is still taken.
+    pub(crate) fn close(&self) {
+        let waker = {
+            let mut state = self.state.borrow_mut();
+            state.closed = true;
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.borrow().closed
+    }
+
+    pub(crate) fn pop(&self) -> Option<T> {
+        self.state.borrow_mut().items.pop_front()
+    }
+
+    /// Waits until something is in it; `false` when it was closed and is empty.
+    pub(crate) async fn filled(&self) -> bool {
+        poll_fn(|context| {
+            let mut state = self.state.borrow_mut();
+            if !state.items.is_empty() {
+                return Poll::Ready(true);
+            }
+            if state.closed {
+                return Poll::Ready(false);
+            }
+            state.waker = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::Context;
+
+    #[test]
+    fn a_promise_is_kept_once_for_all_who_wait() {
+        let promise = Promise::new();
+        let (mut one, mut two) = (pin!(promise.wait()), pin!(promise.clone().wait()));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(one.as_mut().poll(&mut context).is_pending());
+        promise.keep(5);
+        promise.keep(6);
+        assert_eq!(one.as_mut().poll(&mut context), Poll::Ready(5));
+        assert_eq!(two.as_mut().poll(&mut context), Poll::Ready(5));
+    }
+
+    #[test]
+    fn a_closed_queue_is_emptied_first() {
+        let queue = Queue::new();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(pin!(queue.filled()).poll(&mut context).is_pending());
+        queue.push(1);
+        queue.push_front(0);
+        queue.close();
+        assert_eq!(pin!(queue.filled()).poll(&mut context), Poll::Ready(true));
+        assert_eq!((queue.pop(), queue.pop(), queue.pop()), (Some(0), Some(1), None));
+        assert_eq!(pin!(queue.filled()).poll(&mut context), Poll::Ready(false));
+    }
+}
