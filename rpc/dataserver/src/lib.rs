@@ -1,1 +1,30 @@
-//! Placeholder.
+//! A dataserver: volumes with a thread each, chain writes, verified reads, repair, and registration.
+//!
+//! It knows the engine and the wire, but no names: what files are, only the nameserver knows.
+
+#![deny(unsafe_code)]
+
+#[allow(unsafe_code)]
+mod buf;
+mod commands;
+mod config;
+mod connection;
+mod control;
+mod error;
+mod frames;
+mod link;
+mod node;
+mod outbox;
+mod positions;
+mod read;
+mod repair;
+mod report;
+mod server;
+mod service;
+mod signal;
+mod volume_thread;
+mod write;
+
+pub use config::{Config, Deadlines, default_pool};
+pub use error::{Error, Result};
+pub use server::{Handle, Stopper, VolumePlace, start};

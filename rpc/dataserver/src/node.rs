@@ -1,0 +1,241 @@
+//! What all requests of one volume's thread share, and the watch over its connections.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use blockyard_engine::{self as engine, Volume};
+use blockyard_wire::secret::ClusterSecret;
+use blockyard_wire::ticket::Keys;
+use blockyard_wire::types::{BlockId, ClusterId, Replica, ReplicaState, VolumeId};
+use futures_channel::mpsc;
+
+use crate::config::Deadlines;
+use crate::link::Links;
+use crate::outbox::Outbox;
+use crate::positions::Positions;
+use crate::report;
+use crate::signal::{Signal, within};
+
+/// A volume that serves, and what its requests need.
+pub(crate) struct Node {
+    pub volume: Volume,
+    pub id: VolumeId,
+    pub cluster: ClusterId,
+    pub secret: ClusterSecret,
+    pub keys: Keys,
+    pub deadlines: Deadlines,
+    pub links: Links,
+    pub positions: Positions,
+    pub connections: Cell<u32>,
+    pub stopping: Cell<bool>,
+    /// Everything has ended: the watch may too.
+    pub closed: Cell<bool>,
+    /// Damaged blocks on their way to the nameserver; when it is full the heartbeat's list must do.
+    reports: RefCell<mpsc::Sender<(VolumeId, Replica)>>,
+    damaged: RefCell<Damaged>,
+    in_flight: Cell<u32>,
+    /// A request or a connection has ended.
+    pub ended: Signal,
+    lifelines: RefCell<Vec<Weak<Lifeline>>>,
+}
+
+impl Node {
+    pub fn new(
+        volume: Volume,
+        secret: ClusterSecret,
+        deadlines: Deadlines,
+        positions: Positions,
+        reports: mpsc::Sender<(VolumeId, Replica)>,
+    ) -> Self {
+        let identity = volume.identity();
+        let cluster = ClusterId(identity.cluster);
+        Self {
+            id: VolumeId(identity.volume),
+            keys: Keys::derive(&secret, cluster),
+            cluster,
+            volume,
+            secret,
+            deadlines,
+            links: Links::default(),
+            positions,
+            connections: Cell::new(0),
+            stopping: Cell::new(false),
+            closed: Cell::new(false),
+            reports: RefCell::new(reports),
+            damaged: RefCell::default(),
+            in_flight: Cell::new(0),
+            ended: Signal::default(),
+            lifelines: RefCell::default(),
+        }
+    }
+
+    /// Counts a request until the guard is dropped.
+    pub fn begin(self: &Rc<Self>) -> InFlight {
+        self.in_flight.set(self.in_flight.get() + 1);
+        InFlight(self.clone())
+    }
+
+    /// Requests being served.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.get()
+    }
+
+    /// Remembers that a block's replica here is damaged; the engine no longer serves it.
+    pub fn report_damaged(&self, block: BlockId) {
+        tracing::error!(volume = %self.id, %block, "a replica is damaged; it is no longer served");
+        if let Some(info) = self.volume.lookup(block) {
+            let replica = Replica {
+                state: ReplicaState::Corrupt,
+                ..report::replica(&info)
+            };
+            // Full: the heartbeat's list tells of it too.
+            let _ = self.reports.borrow_mut().try_send((self.id, replica));
+        }
+    }
+
+    /// At most `max` damaged blocks, lowest ids first, where the engine counts `count` of them.
+    pub fn damaged_blocks(&self, count: u64, max: usize) -> Vec<BlockId> {
+        let mut damaged = self.damaged.borrow_mut();
+        // Looking through the whole index is for when there is something new to find.
+        if damaged.count != count {
+            let all = self.volume.list(None, usize::MAX);
+            let corrupt = all
+                .iter()
+                .filter(|info| info.state == engine::ReplicaState::Corrupt);
+            damaged.blocks = corrupt.map(|info| info.block).take(max).collect();
+            damaged.count = count;
+        }
+        damaged.blocks.clone()
+    }
+
+    /// Watches a connection until it is dropped.
+    pub fn watch(&self, lifeline: &Rc<Lifeline>) {
+        self.lifelines.borrow_mut().push(Rc::downgrade(lifeline));
+    }
+
+    /// Cuts connections that stand still within a frame, or idle for long. Runs as a task of the thread.
+    pub async fn sweep(self: Rc<Self>) {
+        let every_ms = (self.deadlines.progress_ms.min(self.deadlines.idle_ms) / 4).clamp(10, 1000);
+        loop {
+            let closed = self.ended.until(|| self.closed.get().then_some(()));
+            if within(every_ms, closed).await.is_some() {
+                return;
+            }
+            let now = Instant::now();
+            self.lifelines.borrow_mut().retain(|lifeline| {
+                let Some(lifeline) = lifeline.upgrade() else {
+                    return false;
+                };
+                if let Some(why) = lifeline.overdue(now, &self.deadlines) {
+                    tracing::info!(peer = %lifeline.peer, "closing a connection: {why}");
+                    lifeline.cut();
+                }
+                true
+            });
+        }
+    }
+
+    /// Cuts every connection.
+    pub fn cut_all(&self) {
+        let lifelines: Vec<_> = self.lifelines.borrow().iter().filter_map(Weak::upgrade).collect();
+        lifelines.iter().for_each(|lifeline| lifeline.cut());
+    }
+
+    /// Whether every connection has written all it had to.
+    pub fn all_written(&self) -> bool {
+        let lifelines = self.lifelines.borrow();
+        lifelines
+            .iter()
+            .filter_map(Weak::upgrade)
+            .all(|lifeline| lifeline.outbox.is_idle())
+    }
+
+    /// Whether any connection, either way, is still open.
+    pub fn is_connected(&self) -> bool {
+        self.lifelines
+            .borrow()
+            .iter()
+            .any(|lifeline| lifeline.strong_count() > 0)
+    }
+}
+
+/// What was found at the last look for damaged blocks.
+#[derive(Default)]
+struct Damaged {
+    count: u64,
+    blocks: Vec<BlockId>,
+}
+
+/// A request being served.
+pub(crate) struct InFlight(Rc<Node>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+        self.0.ended.notify();
+    }
+}
+
+/// What is known of a connection's life, and the means to end it.
+pub(crate) struct Lifeline {
+    pub peer: String,
+    pub outbox: Rc<Outbox>,
+    handle: OwnedFd,
+    reading_since: Rc<Cell<Option<Instant>>>,
+    used_at: Cell<Instant>,
+    /// Streams open on it.
+    pub streams: Cell<usize>,
+}
+
+impl Lifeline {
+    pub fn new(
+        peer: String,
+        handle: OwnedFd,
+        outbox: Rc<Outbox>,
+        reading_since: Rc<Cell<Option<Instant>>>,
+    ) -> Self {
+        Self {
+            peer,
+            outbox,
+            handle,
+            reading_since,
+            used_at: Cell::new(Instant::now()),
+            streams: Cell::new(0),
+        }
+    }
+
+    /// Something has happened on it.
+    pub fn touch(&self) {
+        self.used_at.set(Instant::now());
+    }
+
+    /// Ends the connection: pending reads and writes fail, its tasks end.
+    pub fn cut(&self) {
+        // An error says that the peer was quicker.
+        let _ = rustix::net::shutdown(&self.handle, rustix::net::Shutdown::Both);
+        self.outbox.close();
+    }
+
+    fn overdue(&self, now: Instant, deadlines: &Deadlines) -> Option<&'static str> {
+        let longer =
+            |since: Instant, ms: u64| now.saturating_duration_since(since) > Duration::from_millis(ms);
+        if self
+            .reading_since
+            .get()
+            .is_some_and(|since| longer(since, deadlines.progress_ms))
+        {
+            return Some("the rest of a frame does not come");
+        }
+        if self
+            .outbox
+            .stalled_since()
+            .is_some_and(|since| longer(since, deadlines.progress_ms))
+        {
+            return Some("the peer does not read");
+        }
+        (self.streams.get() == 0 && self.outbox.is_idle() && longer(self.used_at.get(), deadlines.idle_ms))
+            .then_some("idle")
+    }
+}
