@@ -3,4 +3,7 @@ pub mod config;
 pub mod error;
 mod path;
 mod state;
-mod journal { pub const FILE_BYTES_MIN: u64 = 1<<21; }
+mod journal;
+mod log;
+mod snapshot;
+mod store;
