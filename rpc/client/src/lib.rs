@@ -1,1 +1,30 @@
-//! Placeholder.
+//! The client library: one [`Client`] for sessions, uploads, downloads and questions to the cluster.
+//!
+//! It speaks to nameservers and volumes over the wire only and knows nothing of their insides. All
+//! connections belong to a thread of the client's own; every method sends its work there, so the
+//! futures are `Send`, run under any executor, and dropping one cancels its work.
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod buffers;
+mod channel;
+mod client;
+mod core;
+mod download;
+mod options;
+mod pages;
+mod put;
+mod read;
+mod session;
+mod source;
+mod upload;
+
+pub use blockyard_wire::secret::ClusterSecret;
+pub use blockyard_wire::{Problem, ProblemKind, Result, types};
+
+pub use crate::client::Client;
+pub use crate::options::{
+    DownloadOptions, Downloaded, ListOptions, Located, Options, Progress, ProgressFn, Removed, UploadOptions,
+    Uploaded,
+};

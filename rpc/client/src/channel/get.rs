@@ -1,0 +1,176 @@
+//! A stream that reads whole checksum units of one block.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use blockyard_engine::checksum;
+use blockyard_engine::limits::UNIT_BYTES;
+use blockyard_wire::ProblemKind;
+use blockyard_wire::frame::{Get, Message, Packet};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::Trouble;
+use super::connection::{Channel, Stream};
+use super::pool::Opened;
+use crate::buffers::Buffer;
+
+/// What a clogged client gets before a peer is called silent: its own timers may be what was late.
+pub const GRACE: Duration = Duration::from_millis(100);
+
+/// Verified units of a block.
+pub struct Fetched {
+    /// The units, from the buffer's start on.
+    pub buffer: Buffer,
+    /// Where the first unit lies in its block, bytes.
+    pub start: usize,
+    /// Bytes of the units.
+    pub bytes: usize,
+    /// The CRC32C of each.
+    pub unit_crcs: Vec<u32>,
+}
+
+/// What the reader fills and the caller waits for.
+pub struct GetState {
+    start: usize,
+    end: usize,
+    received: Cell<usize>,
+    /// Away while the reader is filling it.
+    buffer: RefCell<Option<Buffer>>,
+    unit_crcs: RefCell<Vec<u32>>,
+    outcome: RefCell<Option<Result<(), Trouble>>>,
+    progress: Cell<Instant>,
+    changed: Notify,
+}
+
+impl GetState {
+    /// Lends the buffer for the payload of `packet`, whose place in it is returned too.
+    pub fn expect(&self, packet: &Packet, payload_bytes: usize) -> Result<(Buffer, usize), Trouble> {
+        let at = self.received.get();
+        if packet.offset as usize != self.start + at || self.start + at + payload_bytes > self.end {
+            return Err(Trouble::wrong(
+                ProblemKind::OtherReplica,
+                format!(
+                    "a packet for byte {} where {} was expected",
+                    packet.offset,
+                    self.start + at
+                ),
+            ));
+        }
+        self.progress.set(Instant::now());
+        let buffer = self.buffer.take();
+        let buffer = buffer.ok_or_else(|| Trouble::wrong(ProblemKind::Failed, "a packet within a packet"))?;
+        Ok((buffer, at))
+    }
+
+    /// Verifies what has been received into the lent `buffer` and takes it back; whether all is there.
+    pub fn received(&self, buffer: Buffer, packet: &Packet, payload_bytes: usize) -> Result<bool, Trouble> {
+        let at = self.received.get();
+        let mut known = self.unit_crcs.borrow_mut();
+        for (unit, &expected) in buffer[at..at + payload_bytes]
+            .chunks(UNIT_BYTES)
+            .zip(&packet.unit_crcs)
+        {
+            if checksum::crc(unit) != expected {
+                let from = self.start + known.len() * UNIT_BYTES;
+                return Err(Trouble::wrong(
+                    ProblemKind::Corrupt,
+                    format!("the 64 KiB from byte {from} on do not match their checksum"),
+                ));
+            }
+            known.push(expected);
+        }
+        self.buffer.replace(Some(buffer));
+        self.received.set(at + payload_bytes);
+        self.progress.set(Instant::now());
+        let complete = self.start + at + payload_bytes == self.end;
+        if packet.last && !complete {
+            return Err(Trouble::wrong(
+                ProblemKind::OtherReplica,
+                format!("the answer ended after {} bytes", at + payload_bytes),
+            ));
+        }
+        Ok(complete)
+    }
+
+    pub fn end(&self, outcome: Result<(), Trouble>) {
+        self.outcome.borrow_mut().get_or_insert(outcome);
+        self.changed.notify_one();
+    }
+}
+
+/// Cancels the stream unless it has ended.
+struct Guard<'a> {
+    channel: &'a Channel,
+    stream: u32,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.channel.cancel(self.stream);
+    }
+}
+
+impl Opened {
+    /// Reads the units of a block of `block_bytes` that `get` touches, into `buffer`.
+    ///
+    /// # Errors
+    /// See [`Trouble`]; the buffer is gone then.
+    pub async fn get(
+        &self,
+        get: Get,
+        block_bytes: usize,
+        buffer: Buffer,
+        stall: Duration,
+    ) -> Result<Fetched, Trouble> {
+        let channel = &*self.channel;
+        let _permit = channel.permits.clone().acquire_owned().await;
+        let start = get.offset as usize / UNIT_BYTES * UNIT_BYTES;
+        let end = (get.offset as usize + get.length as usize)
+            .next_multiple_of(UNIT_BYTES)
+            .min(block_bytes);
+        let state = Rc::new(GetState {
+            start,
+            end,
+            received: Cell::new(0),
+            buffer: RefCell::new(Some(buffer)),
+            unit_crcs: RefCell::default(),
+            outcome: RefCell::new(None),
+            progress: Cell::new(Instant::now()),
+            changed: Notify::new(),
+        });
+        let stream = channel.open(Stream::Get(state.clone()), Message::Get(get))?;
+        let _guard = Guard { channel, stream };
+        let asked = Instant::now();
+        loop {
+            if let Some(outcome) = state.outcome.take() {
+                outcome?;
+                let buffer = state.buffer.take();
+                return Ok(Fetched {
+                    buffer: buffer
+                        .ok_or_else(|| Trouble::wrong(ProblemKind::Failed, "the buffer is away"))?,
+                    start,
+                    bytes: end - start,
+                    unit_crcs: state.unit_crcs.take(),
+                });
+            }
+            let wake = state.progress.get() + stall;
+            tokio::select! {
+                biased;
+                () = state.changed.notified() => {}
+                () = sleep_until(wake) => {
+                    sleep(GRACE).await;
+                    if state.outcome.borrow().is_some() || state.progress.get() + stall > Instant::now() {
+                        continue;
+                    }
+                    let trouble = Trouble::stalled(&channel.address, stall);
+                    if channel.heard() <= asked {
+                        channel.close(&trouble.problem);
+                    }
+                    return Err(trouble);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The channels of a client, by address: opened when first needed, opened anew when lost.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use blockyard_wire::frame::Role;
+use blockyard_wire::secret::ClusterSecret;
+use blockyard_wire::types::ClusterId;
+use blockyard_wire::{Problem, control};
+use tokio::time::timeout;
+
+use super::connection::Channel;
+use super::{Cause, Trouble};
+use crate::options::Options;
+
+/// All data connections.
+pub struct Channels {
+    secret: ClusterSecret,
+    cluster: ClusterId,
+    connect_timeout: Duration,
+    /// As many as there are volumes: the nameserver names them.
+    places: RefCell<HashMap<String, Rc<Place>>>,
+}
+
+/// Where a channel to one address is or will be.
+#[derive(Default)]
+struct Place {
+    channel: RefCell<Option<Rc<Channel>>>,
+    connecting: tokio::sync::Mutex<()>,
+}
+
+/// A channel for one stream.
+pub struct Opened {
+    pub channel: Rc<Channel>,
+    /// It was there already: if it turns out to be lost, that says nothing of the volume now.
+    pub reused: bool,
+}
+
+impl Channels {
+    pub fn new(options: &Options, cluster: ClusterId) -> Self {
+        Self {
+            secret: options.secret.clone(),
+            cluster,
+            connect_timeout: options.connect_timeout,
+            places: RefCell::default(),
+        }
+    }
+
+    /// The channel to the volume that listens at `address`.
+    ///
+    /// # Errors
+    /// `Lost` when it can't be reached, `Refused` when it won't have us.
+    pub async fn get(&self, address: &str) -> Result<Opened, Trouble> {
+        let place = self
+            .places
+            .borrow_mut()
+            .entry(address.to_owned())
+            .or_default()
+            .clone();
+        if let Some(channel) = place.usable() {
+            return Ok(Opened {
+                channel,
+                reused: true,
+            });
+        }
+        let _only_one_connects = place.connecting.lock().await;
+        if let Some(channel) = place.usable() {
+            return Ok(Opened {
+                channel,
+                reused: false,
+            });
+        }
+        let opening = control::open_data(address, &self.secret, Role::Client, self.cluster);
+        let connection = match timeout(self.connect_timeout, opening).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(problem)) => {
+                let cause = match problem.kind {
+                    blockyard_wire::ProblemKind::Retry => Cause::Lost,
+                    _ => Cause::Refused,
+                };
+                return Err(Trouble {
+                    cause,
+                    problem,
+                    blame: None,
+                });
+            }
+            Err(_) => {
+                return Err(Trouble::lost(Problem::retry(format!(
+                    "{address} did not answer within {:?}",
+                    self.connect_timeout
+                ))));
+            }
+        };
+        let channel = Channel::start(address, connection);
+        place.channel.replace(Some(channel.clone()));
+        Ok(Opened {
+            channel,
+            reused: false,
+        })
+    }
+}
+
+impl Place {
+    fn usable(&self) -> Option<Rc<Channel>> {
+        self.channel.borrow().clone().filter(|channel| channel.is_open())
+    }
+}

@@ -1,0 +1,97 @@
+//! What the client's thread owns, and its loop.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use blockyard_wire::{Problem, ProblemKind, Result};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+use crate::buffers::Buffers;
+use crate::channel::Channels;
+use crate::options::Options;
+use crate::read::Shunned;
+use crate::session::Session;
+
+/// How long the thread goes on for abandoned uploads after the last handle is dropped.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// One call, to be started on the client's thread.
+pub type Job = Box<dyn FnOnce(Rc<Core>) + Send>;
+
+/// What every call on the thread shares.
+pub struct Core {
+    /// As the caller gave them.
+    pub options: Options,
+    /// To the nameserver.
+    pub session: Session,
+    /// To the volumes.
+    pub channels: Channels,
+    /// For whole blocks.
+    pub buffers: Arc<Buffers>,
+    /// Volumes that have just failed us.
+    pub shunned: Shunned,
+    /// Calls under way and what is still to be said behind them.
+    pub tasks: TaskTracker,
+    /// The thread is ending: nothing new may be spawned.
+    ended: Cell<bool>,
+}
+
+impl Core {
+    async fn connect(options: Options) -> Result<Rc<Self>> {
+        let session = Session::connect(&options).await?;
+        Ok(Rc::new(Self {
+            channels: Channels::new(&options, session.cluster_id()),
+            session,
+            buffers: Buffers::new(options.blocks_in_flight + 2),
+            shunned: Shunned::default(),
+            tasks: TaskTracker::new(),
+            ended: Cell::new(false),
+            options,
+        }))
+    }
+
+    /// Says something to the cluster that no caller waits for.
+    pub fn farewell(&self, words: impl Future<Output = ()> + 'static) {
+        if !self.ended.get() {
+            self.tasks.spawn_local(words);
+        }
+    }
+}
+
+/// The thread: connects, tells `ready`, and serves `jobs` until the last handle is gone.
+pub fn run(options: Options, mut jobs: mpsc::Receiver<Job>, ready: oneshot::Sender<Result<()>>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let problem = Problem::new(ProblemKind::Failed, format!("cannot start tokio: {error}"));
+            // Nobody waits any more: nothing to tell.
+            let _ = ready.send(Err(problem));
+            return;
+        }
+    };
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async move {
+        let core = match Core::connect(options).await {
+            Ok(core) => core,
+            Err(problem) => {
+                let _ = ready.send(Err(problem));
+                return;
+            }
+        };
+        if ready.send(Ok(())).is_err() {
+            return;
+        }
+        while let Some(job) = jobs.recv().await {
+            job(core.clone());
+        }
+        core.tasks.close();
+        if tokio::time::timeout(FAREWELL, core.tasks.wait()).await.is_err() {
+            tracing::debug!("some uploads were left to the expiry of their leases");
+        }
+        core.ended.set(true);
+    });
+}

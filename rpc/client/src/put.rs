@@ -1,0 +1,237 @@
+//! One block of an upload: a chain for it, and another one when that chain fails.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use blockyard_engine::block::Origin;
+use blockyard_wire::frame::{Put, PutDone};
+use blockyard_wire::ticket::now_unix_ms;
+use blockyard_wire::types::{AddedBlock, Lease, NewBlock, VolumeId};
+use blockyard_wire::{Problem, ProblemKind, Result};
+use tokio::time::{Instant, sleep};
+
+use crate::channel::{Cause, Trouble};
+use crate::core::Core;
+use crate::source::Filled;
+
+/// Blocks that one call allocates at the most.
+const ALLOCATE_MAX: u32 = 32;
+/// A chain whose tickets expire sooner is not begun.
+const TICKET_LEFT_MS: u64 = 60_000;
+/// Pauses between tries: none at first, then these.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Volumes that an upload remembers as failed.
+const AVOID_MAX: usize = 64;
+
+/// Gets the blocks of one upload written somewhere.
+pub struct Chains {
+    core: Rc<Core>,
+    lease: Lease,
+    spare: RefCell<VecDeque<NewBlock>>,
+    allocating: tokio::sync::Mutex<()>,
+    /// How many the next call allocates.
+    ahead: Cell<u32>,
+    avoid: RefCell<VecDeque<VolumeId>>,
+    /// Blocks that had to be sent again.
+    pub retried: Cell<u32>,
+}
+
+impl Chains {
+    /// For an upload of about `blocks_hint` blocks, where that is known.
+    pub fn new(core: Rc<Core>, lease: Lease, blocks_hint: Option<u64>) -> Self {
+        let ahead = blocks_hint.map_or(1, |blocks| blocks.clamp(1, u64::from(ALLOCATE_MAX)) as u32);
+        Self {
+            core,
+            lease,
+            spare: RefCell::default(),
+            allocating: tokio::sync::Mutex::new(()),
+            ahead: Cell::new(ahead),
+            avoid: RefCell::default(),
+            retried: Cell::new(0),
+        }
+    }
+
+    /// Writes the `index`th block of the file and returns once it is durable on its whole chain.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Denied`, or `Retry` with the last failure, when no chain took it in time.
+    pub async fn write(&self, index: u32, block: &Filled) -> Result<AddedBlock> {
+        let mut tries = 0;
+        let mut pause = Duration::ZERO;
+        let mut failing_since = None;
+        loop {
+            let new = self.next().await?;
+            tries += 1;
+            let trouble = match self.write_once(&new, index, block).await {
+                Ok(done) => {
+                    return Ok(AddedBlock {
+                        block: new.block,
+                        index,
+                        length: done.length,
+                        crc32c: done.crc32c,
+                        proofs: done.proofs,
+                    });
+                }
+                Err(trouble) => trouble,
+            };
+            tracing::debug!(index, block = %new.block, problem = %trouble.problem, "a chain failed");
+            if tries == 1 {
+                self.retried.set(self.retried.get() + 1);
+            }
+            let since = *failing_since.get_or_insert_with(Instant::now);
+            if since.elapsed() + pause > self.core.options.retry_for {
+                let kind = match trouble.problem.kind {
+                    kind @ (ProblemKind::NoSpace | ProblemKind::Denied) => kind,
+                    _ => ProblemKind::Retry,
+                };
+                return Err(Problem::new(
+                    kind,
+                    format!(
+                        "block {index} could not be written in {tries} tries, the last time because: {}; \
+                         look at 'blockyard status' and try again",
+                        trouble.problem.message
+                    ),
+                ));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+        }
+    }
+
+    async fn write_once(
+        &self,
+        new: &NewBlock,
+        index: u32,
+        block: &Filled,
+    ) -> std::result::Result<PutDone, Trouble> {
+        let head = &new.chain[0];
+        let opened = match self.core.channels.get(&head.address).await {
+            Ok(opened) => opened,
+            Err(trouble) => {
+                self.avoid(head.volume);
+                return Err(trouble);
+            }
+        };
+        let put = Put {
+            block: new.block,
+            origin: Origin {
+                version: self.lease.version,
+                index,
+            },
+            length: block.data.len() as u32,
+            position: 0,
+            chain: new.chain.clone(),
+        };
+        let stall = self.core.options.write_stall;
+        let done = match opened.put(put, &block.data, &block.unit_crcs, stall).await {
+            Ok(done) => check(&done, new, block).map(|()| done),
+            failed => failed,
+        };
+        if let Err(trouble) = &done {
+            match (trouble.cause, trouble.problem.kind) {
+                // The connection may have been an old one; its volume may well be back.
+                (Cause::Lost, _) if opened.reused => {}
+                // Nothing is wrong with the volumes.
+                (Cause::Refused, ProblemKind::Busy | ProblemKind::Denied) => {}
+                (Cause::Refused, _) => self.avoid(trouble.blame.unwrap_or(head.volume)),
+                _ => self.avoid(head.volume),
+            }
+        }
+        done
+    }
+
+    fn avoid(&self, volume: VolumeId) {
+        let mut avoid = self.avoid.borrow_mut();
+        if avoid.contains(&volume) {
+            return;
+        }
+        if avoid.len() == AVOID_MAX {
+            avoid.pop_front();
+        }
+        avoid.push_back(volume);
+    }
+
+    /// A fresh block and its chain.
+    async fn next(&self) -> Result<NewBlock> {
+        if let Some(new) = self.spare() {
+            return Ok(new);
+        }
+        let _only_one_allocates = self.allocating.lock().await;
+        let mut pause = PAUSE_MIN;
+        let mut waiting_since = None;
+        loop {
+            if let Some(new) = self.spare() {
+                return Ok(new);
+            }
+            let avoid: Vec<VolumeId> = self.avoid.borrow().iter().copied().collect();
+            let ahead = self.ahead.get();
+            let problem = match self.core.session.allocate(self.lease.id, ahead, &avoid).await {
+                Ok(blocks) if blocks.iter().any(|new| !new.chain.is_empty()) => {
+                    self.ahead.set((ahead * 2).min(ALLOCATE_MAX));
+                    let usable = blocks.into_iter().filter(|new| !new.chain.is_empty());
+                    // Just given, they are used even when their volumes were to be avoided.
+                    let mut usable: VecDeque<NewBlock> = usable.collect();
+                    let first = usable.pop_front();
+                    self.spare.borrow_mut().append(&mut usable);
+                    match first {
+                        Some(new) => return Ok(new),
+                        None => continue,
+                    }
+                }
+                Ok(_) => Problem::retry("the nameserver offers no volume to write to"),
+                Err(problem) => problem,
+            };
+            let full_for_sure = problem.kind == ProblemKind::NoSpace && avoid.is_empty();
+            let may_pass = matches!(problem.kind, ProblemKind::NoSpace | ProblemKind::Retry);
+            let since = *waiting_since.get_or_insert_with(Instant::now);
+            if full_for_sure || !may_pass || since.elapsed() + pause > self.core.options.retry_for {
+                return Err(problem);
+            }
+            // What failed may be all there is, and may be back.
+            self.avoid.borrow_mut().clear();
+            tracing::debug!(%problem, "no chain; asking again");
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// A block allocated ahead whose chain can still be used.
+    fn spare(&self) -> Option<NewBlock> {
+        let avoid = self.avoid.borrow();
+        let soon = now_unix_ms() + TICKET_LEFT_MS;
+        let mut spare = self.spare.borrow_mut();
+        while let Some(new) = spare.pop_front() {
+            let valid = new
+                .chain
+                .iter()
+                .all(|hop| hop.ticket.expires_unix_ms > soon && !avoid.contains(&hop.volume));
+            if valid {
+                return Some(new);
+            }
+        }
+        None
+    }
+}
+
+/// That the chain wrote what was sent, on all of its volumes.
+fn check(done: &PutDone, new: &NewBlock, block: &Filled) -> std::result::Result<(), Trouble> {
+    let proven = done.proofs.iter().map(|proof| proof.volume);
+    let wrong = if done.length as usize != block.data.len() || done.crc32c != block.crc32c {
+        "other bytes than were sent"
+    } else if !proven.eq(new.chain.iter().map(|hop| hop.volume)) {
+        "not every volume of the chain"
+    } else {
+        return Ok(());
+    };
+    Err(Trouble {
+        cause: Cause::Wrong,
+        problem: Problem::new(
+            ProblemKind::Corrupt,
+            format!("{} acknowledged {wrong}", new.chain[0].address),
+        ),
+        blame: None,
+    })
+}

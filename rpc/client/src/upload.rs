@@ -1,0 +1,250 @@
+//! An upload: source, checksums, sending and waiting overlap; published by one commit.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use blockyard_engine::checksum;
+use blockyard_engine::limits::BLOCK_BYTES_MAX;
+use blockyard_wire::types::{AddedBlock, FileInfo, Lease};
+use blockyard_wire::{Problem, ProblemKind, Result};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::io::AsyncRead;
+use tokio::sync::{Notify, SetOnce};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::core::Core;
+use crate::options::{Progress, UploadOptions, Uploaded};
+use crate::put::Chains;
+use crate::source::{Filled, Source};
+
+/// Blocks told to the nameserver in one call.
+const ADD_MAX: usize = 64;
+/// How long a durable block waits for company before it is told.
+const ADD_AFTER: Duration = Duration::from_secs(1);
+/// How long an abandonment may take.
+const ABANDON_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Uploads `from` as `path`.
+///
+/// # Errors
+/// See [`Client::upload`](crate::Client::upload).
+pub async fn upload<R: AsyncRead + Unpin>(
+    core: Rc<Core>,
+    path: String,
+    from: R,
+    options: UploadOptions,
+) -> Result<Uploaded> {
+    let upload = Upload {
+        core,
+        path,
+        options,
+        begun: SetOnce::new(),
+        claim: RefCell::new(None),
+        pending: RefCell::default(),
+        changed: Notify::new(),
+        fed: Cell::new(false),
+        durable_bytes: Cell::new(0),
+    };
+    upload.run(from).await
+}
+
+struct Upload {
+    core: Rc<Core>,
+    path: String,
+    options: UploadOptions,
+    begun: SetOnce<Rc<Chains>>,
+    claim: RefCell<Option<Claim>>,
+    /// Durable blocks that the nameserver has not been told of. At most as many as were allocated.
+    pending: RefCell<Vec<(Instant, AddedBlock)>>,
+    changed: Notify,
+    /// No more blocks will become pending.
+    fed: Cell<bool>,
+    durable_bytes: Cell<u64>,
+}
+
+/// What the source turned out to be.
+#[derive(Default)]
+struct Totals {
+    blocks: u32,
+    bytes: u64,
+    crc32c: u32,
+}
+
+impl Upload {
+    async fn run<R: AsyncRead + Unpin>(self, from: R) -> Result<Uploaded> {
+        // The first bytes are read while the upload is being opened.
+        let (totals, lease) = tokio::try_join!(self.feed(from), self.keep())?;
+        let (file, degraded) = self.commit(&lease, &totals).await?;
+        if let Some(claim) = self.claim.take() {
+            claim.published();
+        }
+        let retried_blocks = self.begun.get().map_or(0, |chains| chains.retried.get());
+        Ok(Uploaded {
+            file,
+            degraded,
+            retried_blocks,
+        })
+    }
+
+    /// Reads the source and writes its blocks, several at a time.
+    async fn feed<R: AsyncRead + Unpin>(&self, from: R) -> Result<Totals> {
+        let mut source = Source::new(from, self.core.buffers.clone());
+        let mut writes = FuturesUnordered::new();
+        let mut totals = Totals::default();
+        let in_flight = self.core.options.blocks_in_flight.max(1);
+        loop {
+            while writes.len() >= in_flight {
+                writes.next().await.transpose()?;
+            }
+            let next = {
+                let mut reading = std::pin::pin!(source.next());
+                loop {
+                    tokio::select! {
+                        biased;
+                        Some(written) = writes.next() => written?,
+                        next = &mut reading => break next?,
+                    }
+                }
+            };
+            let Some(block) = next else { break };
+            let length = block.data.len() as u64;
+            totals.crc32c = checksum::combine(totals.crc32c, block.crc32c, length);
+            totals.bytes += length;
+            writes.push(self.write(totals.blocks, block));
+            totals.blocks = totals.blocks.checked_add(1).ok_or_else(|| {
+                Problem::invalid(format!("{} has more blocks than a file can have", self.path))
+            })?;
+        }
+        while let Some(written) = writes.next().await {
+            written?;
+        }
+        self.fed.set(true);
+        self.changed.notify_one();
+        Ok(totals)
+    }
+
+    async fn write(&self, index: u32, block: Filled) -> Result<()> {
+        let chains = self.begun.wait().await.clone();
+        let added = chains
+            .write(index, &block)
+            .await
+            .map_err(|problem| problem.context(format!("uploading {}", self.path)))?;
+        self.pending.borrow_mut().push((Instant::now(), added));
+        self.changed.notify_one();
+        let durable = self.durable_bytes.get() + block.data.len() as u64;
+        self.durable_bytes.set(durable);
+        if let Some(progress) = &self.options.progress {
+            progress(Progress {
+                bytes: durable,
+                total_bytes: self.options.length_hint,
+            });
+        }
+        Ok(())
+    }
+
+    /// Opens the upload, tells the nameserver of durable blocks, and keeps the lease alive meanwhile.
+    async fn keep(&self) -> Result<Lease> {
+        let options = &self.options;
+        let lease = self
+            .core
+            .session
+            .begin(
+                &self.path,
+                options.overwrite,
+                options.replication,
+                &options.content_type,
+            )
+            .await?;
+        self.claim.replace(Some(Claim::new(self.core.clone(), lease.id)));
+        let blocks_hint = options
+            .length_hint
+            .map(|bytes| bytes.div_ceil(BLOCK_BYTES_MAX as u64));
+        let chains = Chains::new(self.core.clone(), lease, blocks_hint);
+        // Nobody else sets it.
+        let _ = self.begun.set(Rc::new(chains));
+        let renew_after = Duration::from_millis(u64::from(lease.lease_ms / 3).max(10));
+        let mut renewed = Instant::now();
+        loop {
+            let (waiting, oldest) = {
+                let pending = self.pending.borrow();
+                (pending.len(), pending.first().map(|(since, _)| *since))
+            };
+            let fed = self.fed.get();
+            let renew_at = renewed + renew_after;
+            let add_at = oldest.map_or(renew_at, |since| since + ADD_AFTER);
+            let now = Instant::now();
+            if waiting >= ADD_MAX || (waiting > 0 && (fed || add_at <= now)) {
+                let batch: Vec<AddedBlock> = {
+                    let mut pending = self.pending.borrow_mut();
+                    let count = waiting.min(ADD_MAX);
+                    pending.drain(..count).map(|(_, added)| added).collect()
+                };
+                self.core.session.add_blocks(lease.id, &batch).await?;
+                renewed = now;
+            } else if fed {
+                return Ok(lease);
+            } else if renew_at <= now {
+                self.core.session.renew(lease.id).await?;
+                renewed = now;
+            } else {
+                tokio::select! {
+                    () = self.changed.notified() => {}
+                    () = sleep_until(renew_at.min(add_at)) => {}
+                }
+            }
+        }
+    }
+
+    /// Publishes; a nameserver that misses a block's replicas for the moment is asked again.
+    async fn commit(&self, lease: &Lease, totals: &Totals) -> Result<(FileInfo, u32)> {
+        let deadline = Instant::now() + self.core.options.retry_for;
+        let pause = Duration::from_millis(u64::from(lease.lease_ms / 10).clamp(50, 1000));
+        loop {
+            let session = &self.core.session;
+            match session
+                .commit(lease.id, totals.blocks, totals.bytes, totals.crc32c)
+                .await
+            {
+                Err(problem) if problem.kind == ProblemKind::Retry && Instant::now() + pause < deadline => {
+                    tracing::debug!(%problem, "committing again");
+                    sleep(pause).await;
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+/// An open lease: abandoned when dropped before it is published.
+struct Claim {
+    core: Rc<Core>,
+    lease: Option<u64>,
+}
+
+impl Claim {
+    fn new(core: Rc<Core>, lease: u64) -> Self {
+        Self {
+            core,
+            lease: Some(lease),
+        }
+    }
+
+    fn published(mut self) {
+        self.lease = None;
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        let core = self.core.clone();
+        self.core.farewell(async move {
+            match timeout(ABANDON_TIMEOUT, core.session.abandon(lease)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(problem)) => tracing::debug!(%problem, lease, "left to its expiry"),
+                Err(_) => tracing::debug!(lease, "left to its expiry"),
+            }
+        });
+    }
+}
