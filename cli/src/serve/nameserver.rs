@@ -1,0 +1,134 @@
+//! `nameserver`: names, blocks and the page.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+use blockyard_nameserver::{Config, Handle, Kind, start};
+use blockyard_web::PageConfig;
+use blockyard_wire::address::{NAMESERVER_PORT, WEB_PORT, closed_by_default, resolve};
+use blockyard_wire::secret::ClusterSecret;
+use blockyard_wire::{Problem, ProblemKind};
+
+use super::ports::{self, Wanted};
+use super::until_stopped;
+use crate::signals::Signals;
+use crate::{config, flags, output, runtime};
+
+/// What a nameserver with a page needs to know.
+pub(super) struct Setup {
+    pub dir: PathBuf,
+    pub listen: SocketAddr,
+    /// Where the page is served, if it is.
+    pub web: Option<TcpListener>,
+    pub replication: u8,
+    /// The secret that the operator gave.
+    pub secret: Option<ClusterSecret>,
+}
+
+/// Starts a nameserver and its page.
+///
+/// # Errors
+/// A taken port or folder, a damaged folder, or a listener that would be open to others without a secret.
+pub(super) fn begin(setup: Setup) -> Result<Handle, Problem> {
+    let secret_given = setup.secret.is_some();
+    let config = Config {
+        dir: setup.dir,
+        listen: setup.listen,
+        replication: setup.replication,
+        secret: setup.secret,
+        ..Config::default()
+    };
+    let web = setup.web;
+    let page = move |view| -> std::pin::Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(async move {
+            let Some(listener) = web else { return };
+            let page = PageConfig { listener, secret_given };
+            if let Err(error) = blockyard_web::serve(page, view).await {
+                tracing::error!("the page is not served: {error}");
+            }
+        })
+    };
+    start(config, page).map_err(|error| {
+        let kind = match error.kind() {
+            Kind::Usage => ProblemKind::Invalid,
+            Kind::Busy => ProblemKind::Exists,
+            Kind::Damaged | Kind::System => ProblemKind::Failed,
+        };
+        Problem::new(kind, error.to_string()).context("nameserver")
+    })
+}
+
+/// Listens for the page.
+///
+/// # Errors
+/// The port is taken, or it would be open to others without a secret.
+pub(super) fn listen_for_page(
+    address: SocketAddr,
+    secret_given: bool,
+    flag: &'static str,
+) -> Result<TcpListener, Problem> {
+    closed_by_default(address, secret_given)?;
+    ports::bind(&Wanted { role: "page".to_owned(), address, flag })
+}
+
+/// Runs a nameserver until it is stopped.
+///
+/// # Errors
+/// As [`begin`].
+pub fn nameserver(flags: flags::Nameserver) -> anyhow::Result<()> {
+    crate::log_to_stderr("info");
+    let listen = resolve(&flags.listen, NAMESERVER_PORT)?;
+    let secret = config::given_secret(&flags.secret)?;
+    let web = match page_address(&flags)? {
+        Some(address) => Some(listen_for_page(address, secret.is_some(), "--web")?),
+        None => None,
+    };
+    let dir = match flags.dir {
+        Some(dir) => dir,
+        None => config::data_dir()?.join("nameserver"),
+    };
+    let page = web.as_ref().map(TcpListener::local_addr).transpose()?;
+    let shown = dir.display().to_string();
+    runtime()?.block_on(async {
+        let signals = Signals::catch()?;
+        let setup = Setup { dir, listen, web, replication: flags.replication, secret };
+        let handle = begin(setup)?;
+        output::line(format!("nameserver {} of cluster {}", handle.address(), handle.cluster()))?;
+        if let Some(page) = page {
+            output::line(format!("  page   http://{page}/"))?;
+        }
+        output::line(format!("  folder {shown}"))?;
+        until_stopped(signals, move || handle.stop()).await
+    })
+}
+
+/// Where the page goes: `--web`, or PPYDFS's bare port beside the nameserver; `None` with `--web off`.
+fn page_address(flags: &flags::Nameserver) -> Result<Option<SocketAddr>, Problem> {
+    if let Some(port) = flags.web_port {
+        return Ok(Some(SocketAddr::from(([127, 0, 0, 1], port))));
+    }
+    if flags.web == "off" {
+        return Ok(None);
+    }
+    resolve(&flags.web, WEB_PORT).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::flags::{Cli, Mode};
+
+    #[test]
+    fn the_page_has_an_address_or_is_off() {
+        let at = |line: &str| match Cli::parse_from(line.split(' ')).mode {
+            Mode::Nameserver(flags) => page_address(&flags).unwrap().map(|address| address.to_string()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(at("blockyard nameserver").as_deref(), Some("127.0.0.1:8080"));
+        assert_eq!(at("blockyard nameserver 8081").as_deref(), Some("127.0.0.1:8081"));
+        assert_eq!(at("blockyard nameserver --web 127.0.0.2").as_deref(), Some("127.0.0.2:8080"));
+        assert_eq!(at("blockyard nameserver --web off"), None);
+    }
+}
