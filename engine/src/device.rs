@@ -12,9 +12,17 @@ pub(crate) struct FileId(pub u32);
 /// An operation. It owns its buffer, so that dropping whoever asked can't free memory that the disk still uses.
 pub(crate) enum Op {
     /// Fill `into` from the file.
-    Read { file: FileId, offset_bytes: u64, into: Chunk },
+    Read {
+        file: FileId,
+        offset_bytes: u64,
+        into: Chunk,
+    },
     /// Write `from` to the file.
-    Write { file: FileId, offset_bytes: u64, from: View },
+    Write {
+        file: FileId,
+        offset_bytes: u64,
+        from: View,
+    },
     /// Make everything that completed before durable: this file's data and extents, and the device's cache.
     Sync { file: FileId },
     /// Allocate the file's first `bytes` bytes, reading as zeros where never written.

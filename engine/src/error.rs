@@ -199,7 +199,12 @@ impl Error {
             | Self::Damaged { .. }
             | Self::Setup { .. } => Kind::Fatal,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Kind::NoSpace,
-            Self::Io { .. } => Kind::Fatal,
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {
+                    Kind::Retry
+                }
+                _ => Kind::Fatal,
+            },
         }
     }
 

@@ -41,7 +41,12 @@ impl Folder {
         let filesystem = rustix::fs::fstatfs(&lock).map_err(|errno| Error::io("statfs")(errno.into()))?;
         #[allow(clippy::unnecessary_cast)] // its width differs by architecture
         let sync_flushes_device = FLUSHING_FILESYSTEMS.contains(&(filesystem.f_type as i64));
-        Ok(Self { root: root.to_owned(), direct: true, sync_flushes_device, _lock: lock })
+        Ok(Self {
+            root: root.to_owned(),
+            direct: true,
+            sync_flushes_device,
+            _lock: lock,
+        })
     }
 
     pub(crate) fn is_direct(&self) -> bool {
@@ -53,13 +58,21 @@ impl Folder {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        if name.is_empty() { self.root.clone() } else { self.root.join(name) }
+        if name.is_empty() {
+            self.root.clone()
+        } else {
+            self.root.join(name)
+        }
     }
 
     /// Opens with O_DIRECT; where the filesystem refuses that, without, from then on.
     pub(crate) fn open(&mut self, name: &str, how: How) -> io::Result<(File, u64)> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(how == How::Empty).truncate(how == How::Empty);
+        options
+            .read(true)
+            .write(true)
+            .create(how == How::Empty)
+            .truncate(how == How::Empty);
         let file = if self.direct {
             match options.custom_flags(libc::O_DIRECT).open(self.path(name)) {
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
@@ -151,6 +164,9 @@ mod tests {
         folder.replace("name", b"one").unwrap();
         folder.replace("name", b"two").unwrap();
         assert_eq!(folder.read("name").unwrap().as_ref(), b"two");
-        assert_eq!(folder.list("").unwrap(), [("lock".to_owned(), 0), ("name".to_owned(), 3)]);
+        assert_eq!(
+            folder.list("").unwrap(),
+            [("lock".to_owned(), 0), ("name".to_owned(), 3)]
+        );
     }
 }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -18,7 +19,8 @@ const RETRIES_MAX: u32 = 10_000;
 
 /// The disk and what is asked of it.
 pub(crate) struct Io {
-    disk: RefCell<Box<dyn Disk>>,
+    /// None after the volume was closed.
+    disk: RefCell<Option<Box<dyn Disk>>>,
     pending: RefCell<Pending>,
     tasks: Rc<Tasks>,
     syncs: Cell<u64>,
@@ -42,12 +44,32 @@ struct Slot {
 
 impl Io {
     pub(crate) fn new(disk: Box<dyn Disk>, tasks: Rc<Tasks>) -> Self {
-        Self { disk: RefCell::new(disk), pending: RefCell::default(), tasks, syncs: Cell::new(0) }
+        Self {
+            disk: RefCell::new(Some(disk)),
+            pending: RefCell::default(),
+            tasks,
+            syncs: Cell::new(0),
+        }
     }
 
     /// Calls on names of files.
-    pub(crate) fn disk(&self) -> std::cell::RefMut<'_, Box<dyn Disk>> {
-        self.disk.borrow_mut()
+    pub(crate) fn disk<T>(&self, call: impl FnOnce(&mut dyn Disk) -> io::Result<T>) -> io::Result<T> {
+        match &mut *self.disk.borrow_mut() {
+            Some(disk) => call(&mut **disk),
+            None => Err(closed()),
+        }
+    }
+
+    /// Waits for what is in flight and lets go of the disk; every later operation fails.
+    pub(crate) fn shut(&self) {
+        let disk = self.disk.borrow_mut().take();
+        drop(disk);
+        self.break_down(&closed());
+    }
+
+    /// The descriptor that an armed disk signals.
+    pub(crate) fn event(&self) -> io::Result<Option<OwnedFd>> {
+        self.disk(|disk| disk.event().map(|event| event.try_clone_to_owned()).transpose())
     }
 
     /// fdatasync calls so far.
@@ -70,24 +92,49 @@ impl Io {
             pending.slots[slot].outcome = Some((Some(op), Err(kind.into())));
         } else {
             drop(pending);
-            self.disk.borrow_mut().submit(slot as u64, op, 0);
-            self.tasks.kick();
+            self.submit(slot as u64, op, 0);
         }
-        Running { io: self.clone(), slot: Some(slot) }
+        Running {
+            io: self.clone(),
+            slot: Some(slot),
+        }
     }
 
-    /// Reads into `chunk`; whole, or an error.
-    pub(crate) async fn read(self: &Rc<Self>, file: FileId, offset_bytes: u64, chunk: Chunk) -> io::Result<Chunk> {
-        match self.start(Op::Read { file, offset_bytes, into: chunk }).await {
-            (Some(Op::Read { into, .. }), Ok(())) => Ok(into),
-            (_, Err(error)) => Err(error),
-            (_, Ok(())) => Err(io::ErrorKind::Other.into()),
+    /// Reads into `chunk`; whole, or an error. Begins before the future is first polled.
+    pub(crate) fn read(
+        self: &Rc<Self>,
+        file: FileId,
+        offset_bytes: u64,
+        chunk: Chunk,
+    ) -> impl Future<Output = io::Result<Chunk>> + use<> {
+        let running = self.start(Op::Read {
+            file,
+            offset_bytes,
+            into: chunk,
+        });
+        async move {
+            match running.await {
+                (Some(Op::Read { into, .. }), Ok(())) => Ok(into),
+                (_, Err(error)) => Err(error),
+                (_, Ok(())) => Err(io::ErrorKind::Other.into()),
+            }
         }
     }
 
     /// Writes `view`, whole.
-    pub(crate) async fn write(self: &Rc<Self>, file: FileId, offset_bytes: u64, view: View) -> io::Result<()> {
-        self.start(Op::Write { file, offset_bytes, from: view }).await.1
+    pub(crate) async fn write(
+        self: &Rc<Self>,
+        file: FileId,
+        offset_bytes: u64,
+        view: View,
+    ) -> io::Result<()> {
+        self.start(Op::Write {
+            file,
+            offset_bytes,
+            from: view,
+        })
+        .await
+        .1
     }
 
     pub(crate) async fn sync(self: &Rc<Self>, file: FileId) -> io::Result<()> {
@@ -98,15 +145,20 @@ impl Io {
         self.start(Op::Allocate { file, bytes }).await.1
     }
 
+    /// Whether the disk itself is gone.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.pending.borrow().broken.is_some()
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
-        self.disk.borrow().in_flight()
+        self.disk.borrow().as_ref().map_or(0, |disk| disk.in_flight())
     }
 
     /// One exchange with the disk; whether anything came of it. After an error every operation, also each later
     /// one, fails: nothing is known of those in flight, and the disk keeps their buffers.
     pub(crate) fn turn(&self, wait: bool) -> io::Result<bool> {
         let mut completions = Vec::new();
-        let turned = self.disk.borrow_mut().turn(wait, &mut completions);
+        let turned = self.disk(|disk| disk.turn(wait, &mut completions));
         let any = !completions.is_empty();
         for completion in completions {
             self.finish(completion);
@@ -127,7 +179,9 @@ impl Io {
             Ok(_) if total_bytes == 0 => Ok(()),
             Ok(bytes) if slot.done_bytes + bytes >= total_bytes => Ok(()),
             Ok(0) => Err(match op {
-                Op::Read { .. } => io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than expected"),
+                Op::Read { .. } => {
+                    io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than expected")
+                }
                 _ => io::ErrorKind::WriteZero.into(),
             }),
             Ok(bytes) if slot.retries < RETRIES_MAX => {
@@ -135,10 +189,14 @@ impl Io {
                 slot.retries += u32::from(bytes < SECTOR_BYTES);
                 return self.go_on(pending, token, op);
             }
-            Ok(_) => Err(io::Error::other("the disk transfers less than a sector at a time")),
+            Ok(_) => Err(io::Error::other(
+                "the disk transfers less than a sector at a time",
+            )),
             Err(error)
-                if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
-                    && slot.retries < RETRIES_MAX =>
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+                ) && slot.retries < RETRIES_MAX =>
             {
                 slot.retries += 1;
                 return self.go_on(pending, token, op);
@@ -161,7 +219,13 @@ impl Io {
     fn go_on(&self, pending: std::cell::RefMut<'_, Pending>, token: u64, op: Op) {
         let done_bytes = pending.slots[token as usize].done_bytes;
         drop(pending);
-        self.disk.borrow_mut().submit(token, op, done_bytes);
+        self.submit(token, op, done_bytes);
+    }
+
+    fn submit(&self, token: u64, op: Op, done_bytes: usize) {
+        if let Some(disk) = &mut *self.disk.borrow_mut() {
+            disk.submit(token, op, done_bytes);
+        }
         self.tasks.kick();
     }
 
@@ -179,6 +243,10 @@ impl Io {
         drop(pending);
         wakers.into_iter().for_each(Waker::wake);
     }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the volume is closed")
 }
 
 /// An operation under way. Dropping it does not stop the operation.

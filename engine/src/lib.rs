@@ -14,17 +14,45 @@ mod block_buffer;
 #[allow(unsafe_code)]
 mod buffer;
 #[cfg(feature = "disk")]
+mod checkpoint;
+#[cfg(feature = "disk")]
+mod commit;
+#[cfg(feature = "disk")]
+mod core;
+#[cfg(feature = "disk")]
+mod device;
+#[cfg(feature = "disk")]
+mod drive;
+#[cfg(feature = "disk")]
 mod error;
+#[cfg(feature = "disk")]
+pub mod exec;
+#[cfg(feature = "disk")]
+mod folder;
+#[cfg(feature = "disk")]
+mod get;
+#[cfg(feature = "disk")]
+mod identity;
+#[cfg(feature = "disk")]
+mod index;
+#[cfg(feature = "disk")]
+mod io;
+#[cfg(feature = "disk")]
+mod journal;
 #[cfg(feature = "disk")]
 mod layout;
 #[cfg(feature = "disk")]
 mod pool;
 #[cfg(feature = "disk")]
-mod device;
+mod put;
 #[cfg(feature = "disk")]
-mod folder;
+mod record;
 #[cfg(feature = "disk")]
-mod io;
+mod recover;
+#[cfg(feature = "disk")]
+mod snapshot;
+#[cfg(feature = "disk")]
+mod space;
 #[cfg(feature = "disk")]
 mod sync;
 #[cfg(feature = "disk")]
@@ -41,10 +69,11 @@ mod volume;
 pub use crate::{
     block_buffer::BlockBuffer,
     buffer::Chunk,
+    drive::CompletionWait,
     error::{Error, Kind, Result},
     pool::{Lane, LaneOptions, PoolOptions, PoolUse},
     types::{
         Epoch, Identity, OpenReport, Options, Receipt, ReplicaInfo, ReplicaState, Stat, Verified, VolumeState,
     },
-    volume::{CompletionWait, Volume},
+    volume::Volume,
 };

@@ -18,13 +18,20 @@ struct Inner<T> {
 
 impl<T> Clone for Promise<T> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone() }
+        Self {
+            inner: self.inner.clone(),
+        }
     }
 }
 
 impl<T: Clone> Promise<T> {
     pub(crate) fn new() -> Self {
-        Self { inner: Rc::new(RefCell::new(Inner { value: None, wakers: Vec::new() })) }
+        Self {
+            inner: Rc::new(RefCell::new(Inner {
+                value: None,
+                wakers: Vec::new(),
+            })),
+        }
     }
 
     /// Sets the value (the first one stays) and wakes who waits.
@@ -71,7 +78,13 @@ struct QueueState<T> {
 
 impl<T> Queue<T> {
     pub(crate) fn new() -> Self {
-        Self { state: RefCell::new(QueueState { items: VecDeque::new(), closed: false, waker: None }) }
+        Self {
+            state: RefCell::new(QueueState {
+                items: VecDeque::new(),
+                closed: false,
+                waker: None,
+            }),
+        }
     }
 
     pub(crate) fn push(&self, item: T) {

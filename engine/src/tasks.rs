@@ -59,7 +59,11 @@ impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
         if !self.queued.swap(true, Ordering::AcqRel) {
             let ready = self.ready.clone();
-            ready.queue.lock().unwrap_or_else(PoisonError::into_inner).push(self);
+            ready
+                .queue
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(self);
             ready.kick();
         }
     }
@@ -67,7 +71,10 @@ impl Wake for TaskWaker {
 
 impl Tasks {
     pub(crate) fn new() -> Self {
-        Self { slots: RefCell::default(), ready: Arc::default() }
+        Self {
+            slots: RefCell::default(),
+            ready: Arc::default(),
+        }
     }
 
     /// Starts a task; it first runs when the volume is driven next.
@@ -77,8 +84,15 @@ impl Tasks {
             slots.tasks.push(Slot::default());
             slots.tasks.len() - 1
         });
-        let waker = Arc::new(TaskWaker { slot, queued: AtomicBool::new(false), ready: self.ready.clone() });
-        slots.tasks[slot] = Slot { task: Some(Box::pin(task)), waker: Some(waker.clone()) };
+        let waker = Arc::new(TaskWaker {
+            slot,
+            queued: AtomicBool::new(false),
+            ready: self.ready.clone(),
+        });
+        slots.tasks[slot] = Slot {
+            task: Some(Box::pin(task)),
+            waker: Some(waker.clone()),
+        };
         slots.alive += 1;
         drop(slots);
         waker.wake();
@@ -131,7 +145,10 @@ impl Tasks {
             slot.task.take()
         };
         let Some(mut task) = task else { return };
-        let finished = task.as_mut().poll(&mut Context::from_waker(&waker.clone().into())).is_ready();
+        let finished = task
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker.clone().into()))
+            .is_ready();
         let mut slots = self.slots.borrow_mut();
         if finished {
             slots.tasks[waker.slot] = Slot::default();

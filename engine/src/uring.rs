@@ -63,7 +63,9 @@ impl Uring {
         let ring = build_ring(queue_depth.clamp(8, 4096), &mut notes)?;
         let event = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
             .map_err(|errno| Error::io("making an eventfd")(errno.into()))?;
-        ring.submitter().register_eventfd(event.as_raw_fd()).map_err(Error::io("registering an eventfd"))?;
+        ring.submitter()
+            .register_eventfd(event.as_raw_fd())
+            .map_err(Error::io("registering an eventfd"))?;
         let registered_files = register_files(&ring, files_max, &mut notes);
         let registered_buffers = register_buffers(&ring, &pool, &mut notes);
         let in_kernel_max = ring.params().cq_entries() as usize;
@@ -92,9 +94,17 @@ impl Uring {
             self.files.len() - 1
         });
         let registered = number < self.registered_files
-            && self.ring.submitter().register_files_update(number as u32, &[file.as_raw_fd()]).is_ok();
+            && self
+                .ring
+                .submitter()
+                .register_files_update(number as u32, &[file.as_raw_fd()])
+                .is_ok();
         // The ring holds a registered file by itself: its descriptor need not count against the process's limit.
-        self.files[number] = Some(if registered { Handle::Registered } else { Handle::Open(file) });
+        self.files[number] = Some(if registered {
+            Handle::Registered
+        } else {
+            Handle::Open(file)
+        });
         Ok(FileId(number as u32))
     }
 
@@ -109,23 +119,36 @@ impl Uring {
         };
         let (file, done) = (types::Fd(descriptor), flight.done_bytes);
         let entry = match &flight.op {
-            Op::Read { offset_bytes, into, .. } => {
-                let (address, length) = (into.as_ptr().wrapping_add(done).cast_mut(), (into.len() - done) as u32);
+            Op::Read {
+                offset_bytes, into, ..
+            } => {
+                let (address, length) = (
+                    into.as_ptr().wrapping_add(done).cast_mut(),
+                    (into.len() - done) as u32,
+                );
                 let offset = offset_bytes + done as u64;
                 match self.buffer_number(into.arena_offset_bytes(), into.len()) {
-                    Some(number) => opcode::ReadFixed::new(file, address, length, number).offset(offset).build(),
+                    Some(number) => opcode::ReadFixed::new(file, address, length, number)
+                        .offset(offset)
+                        .build(),
                     None => opcode::Read::new(file, address, length).offset(offset).build(),
                 }
             }
-            Op::Write { offset_bytes, from, .. } => {
+            Op::Write {
+                offset_bytes, from, ..
+            } => {
                 let (address, length) = (from.as_ptr().wrapping_add(done), (from.len() - done) as u32);
                 let offset = offset_bytes + done as u64;
                 match self.buffer_number(from.arena_offset_bytes(), from.len()) {
-                    Some(number) => opcode::WriteFixed::new(file, address, length, number).offset(offset).build(),
+                    Some(number) => opcode::WriteFixed::new(file, address, length, number)
+                        .offset(offset)
+                        .build(),
                     None => opcode::Write::new(file, address, length).offset(offset).build(),
                 }
             }
-            Op::Sync { .. } => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
+            Op::Sync { .. } => opcode::Fsync::new(file)
+                .flags(types::FsyncFlags::DATASYNC)
+                .build(),
             Op::Allocate { bytes, .. } => opcode::Fallocate::new(file, *bytes).build(),
         };
         entry.flags(flags)
@@ -144,7 +167,9 @@ impl Uring {
             if self.ring.submission().is_full() {
                 return;
             }
-            let Some(flight) = self.queued.pop_front() else { return };
+            let Some(flight) = self.queued.pop_front() else {
+                return;
+            };
             let at = self.free_flights.pop().unwrap_or_else(|| {
                 self.flights.push(None);
                 self.flights.len() - 1
@@ -162,7 +187,10 @@ impl Uring {
     fn enter(&mut self, wait: bool) -> io::Result<()> {
         let (pending, taskrun) = {
             let submission = self.ring.submission();
-            (!submission.is_empty(), submission.taskrun() || submission.cq_overflow())
+            (
+                !submission.is_empty(),
+                submission.taskrun() || submission.cq_overflow(),
+            )
         };
         let wait = wait && self.ring.completion().is_empty();
         if !(pending || taskrun || wait) {
@@ -171,7 +199,14 @@ impl Uring {
         match self.ring.submitter().submit_and_wait(usize::from(wait)) {
             Ok(_) => Ok(()),
             // EBUSY and EAGAIN ask to reap first, which comes next; EINTR says nothing.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)) => Ok(()),
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)
+                ) =>
+            {
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
@@ -185,9 +220,15 @@ impl Uring {
             results.push(entry.result());
         }
         for (&at, result) in ended[first..].iter().zip(results) {
-            let Some(Flight { token, op, .. }) = self.flights[at].take() else { continue };
+            let Some(Flight { token, op, .. }) = self.flights[at].take() else {
+                continue;
+            };
             self.in_kernel -= 1;
-            let result = if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result as usize) };
+            let result = if result < 0 {
+                Err(io::Error::from_raw_os_error(-result))
+            } else {
+                Ok(result as usize)
+            };
             completions.push(Completion { token, op, result });
         }
         self.free_flights = ended;
@@ -211,7 +252,11 @@ impl Drop for Uring {
 
 impl Device for Uring {
     fn submit(&mut self, token: u64, op: Op, done_bytes: usize) {
-        self.queued.push_back(Flight { token, op, done_bytes });
+        self.queued.push_back(Flight {
+            token,
+            op,
+            done_bytes,
+        });
     }
 
     fn turn(&mut self, wait: bool, completions: &mut Vec<Completion>) -> io::Result<()> {
@@ -340,7 +385,10 @@ fn build_ring(entries: u32, notes: &mut Vec<String>) -> Result<IoUring> {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => error,
         Err(error) => return Err(explain_refusal(&error)),
     };
-    let plain = IoUring::builder().setup_cqsize(entries * 2).dontfork().build(entries);
+    let plain = IoUring::builder()
+        .setup_cqsize(entries * 2)
+        .dontfork()
+        .build(entries);
     let ring = plain.map_err(|error| explain_refusal(&error))?;
     notes.push(format!(
         "the kernel refuses SINGLE_ISSUER with DEFER_TASKRUN ({refused}): the ring works, more slowly; \
@@ -355,12 +403,16 @@ fn explain_refusal(error: &io::Error) -> Error {
             "it is disabled here; set sysctl kernel.io_uring_disabled=0 (or 1 with kernel.io_uring_group), and \
              in a container allow io_uring in its seccomp profile"
         }
-        Some(libc::ENOSYS) => "this kernel has none, or a container's seccomp profile hides it; use Linux 5.19 or newer",
+        Some(libc::ENOSYS) => {
+            "this kernel has none, or a container's seccomp profile hides it; use Linux 5.19 or newer"
+        }
         Some(libc::ENOMEM) => "memory for the ring is refused; raise the memlock limit (ulimit -l)",
         Some(libc::EMFILE | libc::ENFILE) => "too many files are open; raise the nofile limit (ulimit -n)",
         _ => "no ring can be made",
     };
-    Error::Setup { what: format!("{advice} ({error})") }
+    Error::Setup {
+        what: format!("{advice} ({error})"),
+    }
 }
 
 /// Registers a table of files; how many it holds, 0 when it is refused.
@@ -368,10 +420,15 @@ fn register_files(ring: &IoUring, files_max: u32, notes: &mut Vec<String>) -> us
     // The table, and open files without it, count against the soft limit, which we may raise up to the hard one.
     let limit = rustix::process::getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|soft| soft < u64::from(files_max)) {
-        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
         let _ = rustix::process::setrlimit(Resource::Nofile, raised);
     }
-    let soft = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let soft = rustix::process::getrlimit(Resource::Nofile)
+        .current
+        .unwrap_or(u64::MAX);
     let count = u64::from(files_max).min(soft) as u32;
     match ring.submitter().register_files_sparse(count) {
         Ok(()) => count as usize,

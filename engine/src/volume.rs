@@ -1,132 +1,370 @@
 //! A volume's public face.
 
-use std::future::Future;
-use std::io;
-use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::rc::Rc;
 
 use crate::block::{BlockId, Origin};
 use crate::block_buffer::BlockBuffer;
+use crate::checkpoint;
+use crate::core::Core;
+use crate::device::Disk;
+use crate::drive::{self, CompletionWait};
 use crate::error::{Error, Result};
-use crate::pool::Lane;
-use crate::types::{Epoch, Identity, OpenReport, Options, Receipt, ReplicaInfo, Stat, Verified};
+use crate::get::{self, ReadError};
+use crate::identity;
+use crate::index::info;
+use crate::limits::BLOCK_BYTES_MAX;
+use crate::pool::{Lane, Pool};
+use crate::put;
+use crate::record::Record;
+use crate::recover;
+use crate::space::segment_bytes_for;
+use crate::types::{
+    Epoch, Identity, OpenReport, Options, Receipt, ReplicaInfo, ReplicaState, Stat, Verified, VolumeState,
+};
+use crate::uring::Uring;
 
-/// How the thread's runtime waits for the disk ring.
-pub trait CompletionWait {
-    /// Resolves when `fd` (an eventfd, nonblocking) can be read.
-    fn readable(&self, fd: BorrowedFd<'_>) -> impl Future<Output = io::Result<()>>;
-}
+/// Files of a volume that are not segments, with room to spare.
+const OTHER_FILES_MAX: u64 = 64;
 
-/// An open volume. Lives on the thread that opened it; clones are the same volume.
+/// An open volume. Lives on the thread that opened it; clones are the same volume. Somebody must drive it:
+/// [`Volume::drive`] on a runtime, or [`crate::exec::run`]. Dropping the last clone without [`Volume::close`] is as
+/// safe as a crash of the process.
 #[derive(Clone)]
 pub struct Volume {
-    core: Rc<()>,
+    handle: Rc<Handle>,
+}
+
+/// The last of a volume's handles ends its tasks, which would otherwise keep it alive for ever.
+struct Handle(Rc<Core>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.state.borrow_mut().closed = true;
+        self.0.tasks.clear();
+        self.0.io.shut();
+    }
 }
 
 impl Volume {
-    /// Makes `dir` an empty volume of `cluster`.
+    /// Makes `dir` (which must be missing or empty) a volume of `cluster`.
     pub fn format(dir: &Path, cluster: [u8; 16]) -> Result<Identity> {
-        let _ = (dir, cluster);
-        Err(Error::Closed)
+        identity::format(dir, cluster)
     }
 
-    /// Takes the volume's lock and recovers it. Blocks.
+    /// Takes the volume's lock and recovers it. Blocks. The volume must be used on this thread only.
     pub fn open(options: Options, expected_cluster: Option<[u8; 16]>) -> Result<(Self, OpenReport)> {
-        let _ = (options, expected_cluster);
-        Err(Error::Closed)
+        if !options.dir.join(identity::FILE).exists() {
+            return Err(Error::NotAVolume { dir: options.dir });
+        }
+        let filesystem = rustix::fs::statvfs(&options.dir).map_err(|errno| {
+            Error::io(format!("asking for the size of {}", options.dir.display()))(errno.into())
+        })?;
+        let disk_bytes = filesystem.f_blocks * filesystem.f_frsize;
+        let most_bytes = if options.capacity_bytes == 0 {
+            disk_bytes
+        } else {
+            options.capacity_bytes
+        };
+        let files_max = (most_bytes / segment_bytes_for(most_bytes)).min(1 << 16) + OTHER_FILES_MAX;
+        let pool = new_pool(&options)?;
+        let disk = Uring::new(&options.dir, options.queue_depth, files_max as u32, pool.clone())?;
+        Self::open_on(Box::new(disk), pool, &options, expected_cluster)
+    }
+
+    /// Opens the volume on any disk.
+    pub(crate) fn open_on(
+        disk: Box<dyn Disk>,
+        pool: Pool,
+        options: &Options,
+        expected_cluster: Option<[u8; 16]>,
+    ) -> Result<(Self, OpenReport)> {
+        let (core, report) = recover::open(disk, pool, options, expected_cluster)?;
+        Ok((
+            Self {
+                handle: Rc::new(Handle(core)),
+            },
+            report,
+        ))
+    }
+
+    pub(crate) fn core(&self) -> &Rc<Core> {
+        &self.handle.0
     }
 
     /// Who the volume is.
     pub fn identity(&self) -> Identity {
-        let _ = &self.core;
-        unreachable!()
+        self.core().identity.clone()
     }
 
     /// The highest epoch seen.
     pub fn epoch(&self) -> Option<Epoch> {
-        None
+        self.core().state.borrow().epoch
     }
 
-    /// Persists a higher epoch (or the same one again) before it returns.
+    /// Persists a higher epoch (or the same one again) before it returns. A lower one is `StaleEpoch`, the same
+    /// number of another incarnation `TwinEpoch`.
     pub async fn raise_epoch(&self, epoch: Epoch) -> Result<()> {
-        let _ = epoch;
-        Err(Error::Closed)
+        self.check_epoch(epoch)?;
+        if self.epoch() == Some(epoch) {
+            return Ok(());
+        }
+        self.core().check_writable()?;
+        let outcome = self.core().log.append(Record::Epoch(epoch)).wait().await;
+        self.core().outcome(outcome, 0)?;
+        // Another may have been raised meanwhile.
+        self.check_epoch(epoch)
     }
 
-    /// Waits for a buffer for a block of `length_bytes`: first come first served per lane, safe to drop.
-    /// Fails at once when no block has that length.
+    fn check_epoch(&self, epoch: Epoch) -> Result<()> {
+        match self.epoch() {
+            Some(seen) if seen.number > epoch.number => Err(Error::StaleEpoch {
+                given: epoch.number,
+                seen: seen.number,
+            }),
+            Some(seen) if seen.number == epoch.number && seen != epoch => {
+                Err(Error::TwinEpoch { number: epoch.number })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for a buffer for a block of `length_bytes` (1 B to 4 MiB): first come first served per lane, safe to
+    /// drop. Fails at once, with kind `Caller`, when no block has that length.
     pub async fn acquire(&self, lane: Lane, length_bytes: u32) -> Result<BlockBuffer> {
-        let _ = (lane, length_bytes);
-        Err(Error::Closed)
+        let length_bytes = length_bytes as usize;
+        if !(1..=BLOCK_BYTES_MAX).contains(&length_bytes) {
+            return Err(Error::misuse(format!(
+                "a block of {length_bytes} B; 1 to {BLOCK_BYTES_MAX} are possible"
+            )));
+        }
+        if self.core().state.borrow().closed {
+            return Err(Error::Closed);
+        }
+        Ok(BlockBuffer::new(
+            self.core().pool.acquire(lane, length_bytes).await,
+            length_bytes,
+        ))
     }
 
-    /// Makes a block durable.
+    /// Makes a block durable: flushed when this returns. The same content again answers `already_had`, other
+    /// content under the same id fails with kind `Conflict`. A replica that is suspect or corrupt is replaced.
+    /// Dropping the future does not stop a put that has begun.
     pub async fn put(&self, block: BlockId, origin: Origin, buffer: BlockBuffer) -> Result<Receipt> {
-        let _ = (block, origin, buffer);
-        Err(Error::Closed)
+        put::put(self.core(), block, origin, buffer).await
     }
 
     /// What the index knows of a block.
     pub fn lookup(&self, block: BlockId) -> Option<ReplicaInfo> {
-        let _ = block;
-        None
+        let state = self.core().state.borrow();
+        let replica = state
+            .index
+            .get(block)
+            .filter(|_| !state.deleting.contains(&block))?;
+        Some(info(block, replica))
     }
 
-    /// Reads the whole units that cover a range, verified.
+    /// Reads the whole units that cover `length` bytes (at least 1) from `offset` on, every one verified. Bytes
+    /// that fail verification are never returned: the replica is then out of service and counted as corrupt.
     pub async fn get(&self, block: BlockId, offset: u32, length: u32, lane: Lane) -> Result<Verified> {
-        let _ = (block, offset, length, lane);
-        Err(Error::Closed)
+        get::get(self.core(), block, offset, length, lane).await
     }
 
-    /// Deletes durably; tells for each block whether it was here.
+    /// Deletes durably; tells for each block whether it was here. A slot is free again after its last reader.
     pub async fn delete(&self, blocks: &[BlockId]) -> Result<Vec<(BlockId, bool)>> {
-        let _ = blocks;
-        Err(Error::Closed)
+        let core = self.core();
+        core.check_writable()?;
+        let mut answers = Vec::with_capacity(blocks.len());
+        let mut last = None;
+        for &block in blocks {
+            let flying = core.state.borrow().puts.get(&block).map(|put| put.ended.clone());
+            if let Some(ended) = flying {
+                ended.wait().await;
+                core.check_writable()?;
+            }
+            let here = core.state.borrow().index.get(block).is_some();
+            answers.push((block, here));
+            if here {
+                core.state.borrow_mut().deleting.insert(block);
+                // Records keep their order, so the last one's end is the end of all. Where another delete of the
+                // block is under way this one changes nothing, but waits for it.
+                last = Some(core.log.append(Record::Delete { block }));
+            }
+        }
+        if let Some(last) = last {
+            let outcome = last.wait().await;
+            core.outcome(outcome, 0)?;
+        }
+        Ok(answers)
     }
 
-    /// At most `max` replicas in order of their ids, those behind `after`.
+    /// At most `max` replicas in the order of their ids, those behind `after`.
     pub fn list(&self, after: Option<BlockId>, max: usize) -> Vec<ReplicaInfo> {
-        let _ = (after, max);
-        Vec::new()
+        let state = self.core().state.borrow();
+        let all = state
+            .index
+            .behind(after)
+            .filter(|(block, _)| !state.deleting.contains(block));
+        all.take(max)
+            .map(|(block, replica)| info(block, replica))
+            .collect()
     }
 
     /// Figures.
     pub fn stat(&self) -> Stat {
-        unreachable!()
+        let core = self.core();
+        let state = core.state.borrow();
+        let (totals, counters) = (state.index.totals(), &core.counters);
+        let volume_state = match &state.failed {
+            Some(reason) => VolumeState::Failed(reason.to_string()),
+            None if state.closed => VolumeState::Closed,
+            None if state.space.is_full() => VolumeState::Full,
+            None => VolumeState::Serving,
+        };
+        Stat {
+            capacity_bytes: state.space.capacity_bytes(),
+            used_bytes: state.space.used_bytes(),
+            free_bytes: state.space.free_bytes(),
+            wasted_bytes: state
+                .space
+                .used_bytes()
+                .saturating_sub(totals.block_bytes + totals.header_bytes),
+            block_bytes: totals.block_bytes,
+            replicas: state.index.len() as u64,
+            suspects: totals.suspects,
+            corrupt: totals.corrupt,
+            segments: state.space.segments().count() as u64,
+            puts: counters.puts.get(),
+            gets: counters.gets.get(),
+            deletes: counters.deletes.get(),
+            put_bytes: counters.put_bytes.get(),
+            get_bytes: counters.get_bytes.get(),
+            batches: counters.batches.get(),
+            flushes: core.io.syncs(),
+            checkpoints: counters.checkpoints.get(),
+            pool: core.pool.usage(),
+            state: volume_state,
+        }
     }
 
-    /// Takes a replica out of service as damaged. `false` when it is not here.
+    /// Takes a replica out of service as damaged, durably. `false` when it is not here.
     pub async fn mark_corrupt(&self, block: BlockId) -> Result<bool> {
-        let _ = block;
-        Err(Error::Closed)
+        self.set_state(block, ReplicaState::Corrupt).await
     }
 
-    /// Verifies a suspect and puts it into service.
+    /// Reads a suspect and puts it into service when it is whole; marks it corrupt otherwise.
     pub async fn confirm_suspect(&self, block: BlockId) -> Result<()> {
-        let _ = block;
-        Err(Error::Closed)
+        let replica = self
+            .core()
+            .state
+            .borrow()
+            .index
+            .get(block)
+            .ok_or(Error::NotFound { block })?;
+        match replica.state {
+            ReplicaState::Live => return Ok(()),
+            ReplicaState::Suspect => {}
+            ReplicaState::Corrupt => {
+                return Err(Error::Corrupt {
+                    block,
+                    what: "it is known to be damaged".to_owned(),
+                });
+            }
+        }
+        match get::verify(self.core(), block, replica).await {
+            Ok(()) => {}
+            Err(ReadError::Damage(what)) => {
+                get::remember_damage(self.core(), block, replica, &what);
+                return Err(Error::Corrupt { block, what });
+            }
+            Err(ReadError::Trouble(error)) => return Err(Error::io(format!("reading block {block}"))(error)),
+        }
+        self.set_state(block, ReplicaState::Live).await.map(drop)
     }
 
-    /// Drops a suspect; its slot is free again.
+    /// Drops a suspect that nobody wants; its slot is free again. Kind `Caller` when it is no suspect.
     pub async fn forget_suspect(&self, block: BlockId) -> Result<()> {
-        let _ = block;
-        Err(Error::Closed)
+        let state = self.lookup(block).ok_or(Error::NotFound { block })?.state;
+        if state != ReplicaState::Suspect {
+            return Err(Error::misuse(format!(
+                "block {block} is no suspect; delete it instead"
+            )));
+        }
+        self.delete(&[block]).await.map(drop)
+    }
+
+    async fn set_state(&self, block: BlockId, state: ReplicaState) -> Result<bool> {
+        let core = self.core();
+        core.check_writable()?;
+        if core.state.borrow().index.get(block).is_none() {
+            return Ok(false);
+        }
+        let outcome = core.log.append(Record::State { block, state }).wait().await;
+        core.outcome(outcome, 0)?;
+        Ok(true)
     }
 
     /// Writes the index down, so that the next start replays less.
     pub async fn checkpoint(&self) -> Result<()> {
-        Err(Error::Closed)
+        let core = self.core();
+        core.check_writable()?;
+        let written = checkpoint::write(core).await;
+        core.check_writable()?;
+        written.map_err(|why| Error::NoSpace {
+            length: 0,
+            why: why.to_string(),
+        })
     }
 
-    /// Finishes what runs, writes a checkpoint, and unlocks.
+    /// Refuses new work, finishes what runs, writes a checkpoint, flushes and unlocks. What could not be written
+    /// is recovered from the journal at the next start. Every later call answers `Closed`.
     pub async fn close(&self) -> Result<()> {
-        Err(Error::Closed)
+        let core = self.core();
+        if std::mem::replace(&mut core.state.borrow_mut().closed, true) {
+            return Ok(());
+        }
+        loop {
+            let flying = core
+                .state
+                .borrow()
+                .puts
+                .values()
+                .next()
+                .map(|put| put.ended.clone());
+            match flying {
+                Some(ended) => drop(ended.wait().await),
+                None => break,
+            }
+        }
+        core.log.stop().await;
+        let written = if core.state.borrow().failed.is_none() {
+            checkpoint::write(core).await
+        } else {
+            Ok(())
+        };
+        if let Err(why) = written {
+            tracing::warn!(%why, "closed without a checkpoint; the journal is replayed at the next start");
+        }
+        core.io.shut();
+        core.tasks.kick();
+        let failed = core.state.borrow().failed.clone();
+        failed.map_or(Ok(()), |reason| Err(Error::Failed { reason }))
     }
 
     /// Drives the volume until it is closed: spawn it once on the thread's runtime.
     pub async fn drive(&self, waiter: impl CompletionWait) -> Result<()> {
-        let _ = waiter;
-        Err(Error::Closed)
+        drive::drive(self.core(), waiter).await
     }
+}
+
+/// The pool that `options` ask for.
+pub(crate) fn new_pool(options: &Options) -> Result<Pool> {
+    let lanes = &options.pool;
+    if [lanes.head, lanes.next, lanes.repair, lanes.read]
+        .iter()
+        .any(|lane| lane.large == 0)
+    {
+        return Err(Error::misuse("every lane of the pool needs a large buffer"));
+    }
+    Pool::new(lanes).map_err(Error::io(format!("mapping {} B for buffers", lanes.bytes())))
 }

@@ -1,0 +1,429 @@
+//! Segments and their slots: which are free, which are being read, and where the next block goes. Does no I/O.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::device::FileId;
+use crate::layout::{CLASSES, Class, Place, SLOT_PAGES_MAX};
+use crate::limits::PAGE_BYTES;
+use crate::record::Cut;
+
+/// Segments of a volume: their numbers have 16 bits.
+pub(crate) const SEGMENTS_MAX: u64 = 65_535;
+/// Whole-block slots in a segment of a large volume.
+const LARGEST_SLOTS_MAX: u64 = 63;
+/// A volume is cut into at least about this many segments, so that each class finds one.
+const SEGMENTS_WANTED: u64 = 64;
+
+/// Bytes of a new segment on a volume of this capacity: a superblock and as many slots of the largest class as fit.
+pub(crate) fn segment_bytes_for(capacity_bytes: u64) -> u64 {
+    let slot_bytes = (SLOT_PAGES_MAX * PAGE_BYTES) as u64;
+    let slots = (capacity_bytes / SEGMENTS_WANTED / slot_bytes).clamp(1, LARGEST_SLOTS_MAX);
+    PAGE_BYTES as u64 + slots * slot_bytes
+}
+
+/// The name of a segment's file.
+pub(crate) fn file_name(segment: u16) -> String {
+    format!("segments/{segment:08}.seg")
+}
+
+/// A set of slots.
+#[derive(Clone, Default)]
+pub(crate) struct Slots(Vec<u64>);
+
+impl Slots {
+    fn none(slots: u32) -> Self {
+        Self(vec![0; slots.div_ceil(64) as usize])
+    }
+
+    pub(crate) fn has(&self, slot: u16) -> bool {
+        self.0[slot as usize / 64] >> (slot % 64) & 1 == 1
+    }
+
+    /// Whether that changed anything.
+    fn set(&mut self, slot: u16, value: bool) -> bool {
+        let changed = self.has(slot) != value;
+        self.0[slot as usize / 64] ^= u64::from(changed) << (slot % 64);
+        changed
+    }
+
+    fn first_unset(&self) -> Option<u32> {
+        let word = self.0.iter().position(|&word| word != u64::MAX)?;
+        Some(word as u32 * 64 + self.0[word].trailing_ones())
+    }
+
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.0
+    }
+}
+
+/// A segment file.
+pub(crate) struct Segment {
+    pub(crate) cut: Cut,
+    /// None when the file is missing.
+    pub(crate) file: Option<FileId>,
+    slots: u32,
+    used: Slots,
+    used_count: u32,
+    /// Slots whose extents are known to be written, durably: overwriting them needs no sync of this file.
+    written: Slots,
+    /// Being made or cut: not to be used.
+    busy: bool,
+}
+
+impl Segment {
+    fn new(cut: Cut, file: Option<FileId>) -> Self {
+        let slots = cut.class.slots_in(cut.segment_bytes);
+        let (used, written) = (Slots::none(slots), Slots::none(slots));
+        Self {
+            cut,
+            file,
+            slots,
+            used,
+            used_count: 0,
+            written,
+            busy: false,
+        }
+    }
+
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    pub(crate) fn written(&self) -> &Slots {
+        &self.written
+    }
+
+    /// Takes what a checkpoint knew to be written.
+    pub(crate) fn restore_written(&mut self, words: &[u64]) {
+        for (own, &saved) in self.written.0.iter_mut().zip(words) {
+            *own |= saved;
+        }
+    }
+}
+
+#[derive(Default)]
+struct Pin {
+    readers: u32,
+    free_after: bool,
+}
+
+/// All slots of a volume.
+pub(crate) struct Space {
+    capacity_bytes: u64,
+    new_segment_bytes: u64,
+    segments: BTreeMap<u16, Segment>,
+    /// Per class, segments with a free slot.
+    open: Vec<BTreeSet<u16>>,
+    /// Segments without a taken slot.
+    empty: BTreeSet<u16>,
+    pins: HashMap<Place, Pin>,
+    used_bytes: u64,
+    segment_bytes: u64,
+}
+
+/// How to get slots of a class.
+pub(crate) enum Growth {
+    /// Cut this empty segment anew.
+    Recut(u16),
+    /// Make this new segment.
+    Create(u16),
+}
+
+impl Space {
+    pub(crate) fn new() -> Self {
+        Self {
+            capacity_bytes: 0,
+            new_segment_bytes: segment_bytes_for(0),
+            segments: BTreeMap::new(),
+            open: vec![BTreeSet::new(); CLASSES],
+            empty: BTreeSet::new(),
+            pins: HashMap::new(),
+            used_bytes: 0,
+            segment_bytes: 0,
+        }
+    }
+
+    pub(crate) fn set_capacity(&mut self, capacity_bytes: u64) {
+        self.capacity_bytes = capacity_bytes;
+        self.new_segment_bytes = segment_bytes_for(capacity_bytes);
+    }
+
+    pub(crate) fn capacity_bytes(&self) -> u64 {
+        self.capacity_bytes
+    }
+
+    pub(crate) fn new_segment_bytes(&self) -> u64 {
+        self.new_segment_bytes
+    }
+
+    pub(crate) fn segments(&self) -> impl Iterator<Item = (u16, &Segment)> {
+        self.segments.iter().map(|(&number, segment)| (number, segment))
+    }
+
+    pub(crate) fn segment(&self, number: u16) -> Option<&Segment> {
+        self.segments.get(&number)
+    }
+
+    pub(crate) fn segment_mut(&mut self, number: u16) -> Option<&mut Segment> {
+        self.segments.get_mut(&number)
+    }
+
+    /// Enters a segment, or the new cut of one; busy ones stay so.
+    pub(crate) fn set_segment(&mut self, number: u16, cut: Cut, file: Option<FileId>) {
+        let mut next = Segment::new(cut, file);
+        if let Some(before) = self.segments.get(&number) {
+            self.segment_bytes -= before.cut.segment_bytes;
+            self.open[before.cut.class.number() as usize].remove(&number);
+            next.busy = before.busy;
+            next.file = next.file.or(before.file);
+            // Extents stay written through a cut, where all of them are.
+            if (0..before.slots).all(|slot| before.written.has(slot as u16))
+                && u64::from(next.slots) * next.cut.class.slot_bytes() as u64
+                    <= u64::from(before.slots) * before.cut.class.slot_bytes() as u64
+            {
+                next.written.0.fill(u64::MAX);
+            }
+        }
+        self.segment_bytes += cut.segment_bytes;
+        self.segments.insert(number, next);
+        self.file_under_lists(number);
+    }
+
+    /// Keeps a segment from use, or lets it be used.
+    pub(crate) fn set_busy(&mut self, number: u16, busy: bool) {
+        if let Some(segment) = self.segments.get_mut(&number) {
+            segment.busy = busy;
+            self.file_under_lists(number);
+        }
+    }
+
+    fn file_under_lists(&mut self, number: u16) {
+        let segment = &self.segments[&number];
+        let usable = !segment.busy && segment.file.is_some();
+        let open = &mut self.open[segment.cut.class.number() as usize];
+        let full = segment.used_count == segment.slots;
+        if usable && !full {
+            open.insert(number)
+        } else {
+            open.remove(&number)
+        };
+        let is_empty = usable && segment.used_count == 0;
+        if is_empty {
+            self.empty.insert(number)
+        } else {
+            self.empty.remove(&number)
+        };
+    }
+
+    /// Takes a free slot of a class.
+    pub(crate) fn take(&mut self, class: Class) -> Option<Place> {
+        let number = *self.open[class.number() as usize].first()?;
+        let slot = self.segments[&number].used.first_unset()? as u16;
+        let place = Place {
+            segment: number,
+            slot,
+        };
+        self.claim(place);
+        Some(place)
+    }
+
+    /// Takes a free slot of any larger class: wasteful, but better than to refuse a block.
+    pub(crate) fn take_larger(&mut self, class: Class) -> Option<Place> {
+        (class.number() + 1..)
+            .map_while(Class::new)
+            .find_map(|larger| self.take(larger))
+    }
+
+    /// Marks a slot as taken; `false` when there is no such slot or it was taken.
+    pub(crate) fn claim(&mut self, place: Place) -> bool {
+        let Some(segment) = self.segments.get_mut(&place.segment) else {
+            return false;
+        };
+        if u32::from(place.slot) >= segment.slots || !segment.used.set(place.slot, true) {
+            return false;
+        }
+        segment.used_count += 1;
+        self.used_bytes += segment.cut.class.slot_bytes() as u64;
+        self.file_under_lists(place.segment);
+        true
+    }
+
+    /// Frees a slot, now or after its last reader.
+    pub(crate) fn free(&mut self, place: Place) {
+        if let Some(pin) = self.pins.get_mut(&place) {
+            pin.free_after = true;
+            return;
+        }
+        let Some(segment) = self.segments.get_mut(&place.segment) else {
+            return;
+        };
+        if segment.used.set(place.slot, false) {
+            segment.used_count -= 1;
+            self.used_bytes -= segment.cut.class.slot_bytes() as u64;
+            self.file_under_lists(place.segment);
+        }
+    }
+
+    /// Keeps a slot from being reused while it is read.
+    pub(crate) fn pin(&mut self, place: Place) {
+        self.pins.entry(place).or_default().readers += 1;
+    }
+
+    pub(crate) fn unpin(&mut self, place: Place) {
+        let Some(pin) = self.pins.get_mut(&place) else {
+            return;
+        };
+        pin.readers -= 1;
+        if pin.readers == 0 {
+            let free_after = pin.free_after;
+            self.pins.remove(&place);
+            if free_after {
+                self.free(place);
+            }
+        }
+    }
+
+    pub(crate) fn is_written(&self, place: Place) -> bool {
+        self.segments
+            .get(&place.segment)
+            .is_some_and(|segment| segment.written.has(place.slot))
+    }
+
+    pub(crate) fn set_written(&mut self, place: Place) {
+        if let Some(segment) = self.segments.get_mut(&place.segment) {
+            segment.written.set(place.slot, true);
+        }
+    }
+
+    /// Where slots of a class can still come from.
+    pub(crate) fn growth(&self, class: Class) -> Option<Growth> {
+        let fits = |number: &&u16| class.slots_in(self.segments[*number].cut.segment_bytes) > 0;
+        if let Some(&number) = self.empty.iter().find(fits) {
+            return Some(Growth::Recut(number));
+        }
+        if self.segment_bytes + self.new_segment_bytes > self.capacity_bytes {
+            return None;
+        }
+        let unused = (0..SEGMENTS_MAX as u16).find(|number| !self.segments.contains_key(number))?;
+        Some(Growth::Create(unused))
+    }
+
+    /// Whether a block of 4 MiB finds no slot.
+    pub(crate) fn is_full(&self) -> bool {
+        let class = Class::largest();
+        self.open[class.number() as usize].is_empty() && self.growth(class).is_none()
+    }
+
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.used_bytes
+    }
+
+    /// Bytes that all segments take.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Bytes of slots that are free or can still be made.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        let of_segments: u64 = self
+            .segments
+            .values()
+            .filter(|segment| segment.file.is_some())
+            .map(|segment| {
+                u64::from(segment.slots - segment.used_count) * segment.cut.class.slot_bytes() as u64
+            })
+            .sum();
+        let more = self.capacity_bytes.saturating_sub(self.segment_bytes) / self.new_segment_bytes;
+        of_segments + more * (self.new_segment_bytes - PAGE_BYTES as u64)
+    }
+
+    /// Slots of all segments and one more of the smallest class: the most replicas until the next growth is done.
+    pub(crate) fn replicas_max_after_growth(&self, class: Class) -> u64 {
+        let now: u64 = self
+            .segments
+            .values()
+            .map(|segment| u64::from(segment.slots))
+            .sum();
+        now + u64::from(class.slots_in(self.new_segment_bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(class: Class, segment_bytes: u64) -> Cut {
+        Cut {
+            class,
+            generation: 1,
+            seed: 1,
+            segment_bytes,
+        }
+    }
+
+    fn space(slots: u64) -> (Space, Class) {
+        let class = Class::for_length(1);
+        let mut space = Space::new();
+        space.set_capacity(64 << 20);
+        space.set_segment(0, cut(class, (1 + slots) * PAGE_BYTES as u64), Some(FileId(0)));
+        (space, class)
+    }
+
+    #[test]
+    fn slots_are_given_once_and_again_when_free() {
+        let (mut space, class) = space(70);
+        let taken: BTreeSet<Place> = (0..70).map(|_| space.take(class).unwrap()).collect();
+        assert_eq!((taken.len(), space.take(class)), (70, None));
+        space.free(Place { segment: 0, slot: 66 });
+        assert_eq!(space.take(class), Some(Place { segment: 0, slot: 66 }));
+        assert!(!space.claim(Place { segment: 0, slot: 66 }) && !space.claim(Place { segment: 0, slot: 70 }));
+        assert_eq!(space.used_bytes(), 70 * PAGE_BYTES as u64);
+    }
+
+    #[test]
+    fn a_slot_that_is_read_is_free_after_its_last_reader() {
+        let (mut space, class) = space(1);
+        let place = space.take(class).unwrap();
+        space.pin(place);
+        space.pin(place);
+        space.free(place);
+        space.unpin(place);
+        assert_eq!(space.take(class), None);
+        space.unpin(place);
+        assert_eq!(space.take(class), Some(place));
+    }
+
+    #[test]
+    fn empty_segments_are_cut_before_new_ones_are_made() {
+        let mut space = Space::new();
+        space.set_capacity(64 << 20);
+        let (small, bytes) = (Class::for_length(1), space.new_segment_bytes());
+        space.set_segment(0, cut(small, bytes), Some(FileId(0)));
+        assert!(matches!(space.growth(Class::largest()), Some(Growth::Recut(0))));
+        let place = space.take(small).unwrap();
+        assert!(matches!(space.growth(Class::largest()), Some(Growth::Create(1))));
+        space.free(place);
+        space.set_busy(0, true);
+        assert!(
+            matches!(space.growth(Class::largest()), Some(Growth::Create(1))) && space.take(small).is_none()
+        );
+    }
+
+    #[test]
+    fn a_volume_never_outgrows_its_capacity() {
+        let mut space = Space::new();
+        space.set_capacity(64 << 20);
+        let (class, bytes) = (Class::largest(), space.new_segment_bytes());
+        let mut blocks = 0;
+        while let Some(Growth::Create(number)) = space.growth(class) {
+            space.set_segment(number, cut(class, bytes), Some(FileId(0)));
+            while space.take(class).is_some() {
+                blocks += 1;
+            }
+        }
+        assert!(
+            space.is_full() && blocks == 15 && space.segment_bytes() <= 64 << 20,
+            "{blocks}"
+        );
+    }
+}
