@@ -1,8 +1,8 @@
 //! The control thread: keeps the server joined to a nameserver, sends heartbeats, tells of damage.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blockyard_schema::nameserver_capnp::registration;
 use blockyard_wire::frame::Role;
@@ -21,8 +21,10 @@ use crate::service::Service;
 
 /// The pause before the second attempt to reach a nameserver; it doubles up to the longest.
 const BACKOFF_MS: (u64, u64) = (50, 5_000);
-/// For a nameserver's answer, or a volume's report.
+/// For a nameserver's answer; a volume that has said nothing for as long counts as failed.
 const ANSWER: Duration = Duration::from_secs(10);
+/// What one heartbeat waits for a volume's report.
+const REPORT: Duration = Duration::from_millis(500);
 
 /// A volume as the control thread reaches it.
 pub(crate) struct Port {
@@ -30,6 +32,9 @@ pub(crate) struct Port {
     directory: String,
     /// What it said last: what is told of it when it does not answer.
     pub last: RefCell<VolumeReport>,
+    answered_at: Cell<Instant>,
+    /// An answer that is still to come.
+    pending: RefCell<Option<oneshot::Receiver<VolumeReport>>>,
 }
 
 /// What is known of a volume before the control thread has asked it anything.
@@ -123,7 +128,7 @@ impl Link {
         let cluster = control.agreed.cluster;
         let driver = Task(tokio::task::spawn_local(control.driver));
         self.open_volumes(cluster).await?;
-        self.info.volumes = reports_of(&self.ports).await;
+        self.info.volumes = reports_of(&self.ports, ANSWER).await;
         let service = Service::new(self.ports.clone());
         let mut join = control.gate.join_request();
         convert::write_server_info(&self.info, join.get().init_server());
@@ -217,7 +222,7 @@ impl Link {
     }
 
     async fn heartbeat(&self, registration: &registration::Client) -> Result<()> {
-        let volumes = reports_of(&self.ports).await;
+        let volumes = reports_of(&self.ports, REPORT).await;
         let mut request = registration.heartbeat_request();
         convert::write_list(
             &volumes,
@@ -244,6 +249,8 @@ impl Port {
             commands: setup.commands,
             directory: setup.directory,
             last: RefCell::default(),
+            answered_at: Cell::new(Instant::now()),
+            pending: RefCell::default(),
         }
     }
 
@@ -256,31 +263,44 @@ impl Port {
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Its report; when it does not answer, its last one as that of a failed volume.
-    pub async fn report(&self) -> VolumeReport {
-        let (answer, answered) = oneshot::channel();
-        let mut commands = self.commands.clone();
-        let asked = async {
-            commands.send(Command::Report(answer)).await.ok()?;
-            answered.await.ok()
-        };
-        match timeout(ANSWER, asked).await {
-            Ok(Some(report)) => {
-                self.last.borrow_mut().clone_from(&report);
-                report
+    /// Its report; its last one when it is slow to answer, and that of a failed volume when it has been for long.
+    /// One volume that hangs must not hold up the heartbeat of the others.
+    async fn report(&self, wait: Duration) -> VolumeReport {
+        let pending = self.pending.take();
+        let mut answered = match pending {
+            Some(answered) => answered,
+            None => {
+                let (answer, answered) = oneshot::channel();
+                // A clone has room of its own; when the thread has ended there is just no answer.
+                let _ = self.commands.clone().try_send(Command::Report(answer));
+                answered
             }
-            _ => VolumeReport {
-                state: VolumeState::Failed,
-                reason: "its thread does not answer".to_owned(),
-                ..self.last.borrow().clone()
-            },
+        };
+        match timeout(wait, &mut answered).await {
+            Ok(Ok(report)) => {
+                self.last.borrow_mut().clone_from(&report);
+                self.answered_at.set(Instant::now());
+                return report;
+            }
+            Ok(Err(_)) => {}
+            // Asked once is enough: the next heartbeat waits for the same answer.
+            Err(_) => *self.pending.borrow_mut() = Some(answered),
+        }
+        let last = self.last.borrow().clone();
+        if self.answered_at.get().elapsed() < ANSWER {
+            return last;
+        }
+        VolumeReport {
+            state: VolumeState::Failed,
+            reason: "its thread does not answer".to_owned(),
+            ..last
         }
     }
 }
 
 /// Reports of all volumes that have an identity.
-async fn reports_of(ports: &[Port]) -> Vec<VolumeReport> {
-    let mut reports = join_all(ports.iter().map(Port::report)).await;
+async fn reports_of(ports: &[Port], wait: Duration) -> Vec<VolumeReport> {
+    let mut reports = join_all(ports.iter().map(|port| port.report(wait))).await;
     reports.retain(|report| !report.id.is_zero());
     reports
 }

@@ -74,12 +74,11 @@ impl Held {
         fits
     }
 
-    /// Buffers that positions up to `position` may hold together.
+    /// Buffers that positions up to `position` (from 1 on) may hold together: three quarters for the first, one more
+    /// for each later one until all are shared out. Chains longer than that are left to the deadline.
     fn share(&self, position: usize) -> usize {
-        let later = CHAIN_MAX - 1 - position;
-        // Long chains are rare: three quarters for position 1, one buffer more for each later one.
-        let kept = (self.total / 4).max(1).min(later);
-        self.total.saturating_sub(kept).max(1)
+        let kept = (self.total / 4).max(1);
+        (self.total.saturating_sub(kept) + position - 1).clamp(1, self.total)
     }
 }
 
@@ -113,6 +112,11 @@ mod tests {
             assert!((2..CHAIN_MAX).any(|position| held.enter(position)));
         }
         assert!((1..CHAIN_MAX).all(|position| !held.enter(position)));
+        let mut tiny = Held {
+            total: 2,
+            by_position: [0; CHAIN_MAX],
+        };
+        assert!(tiny.enter(1) && !tiny.enter(1) && tiny.enter(2) && !tiny.enter(3));
         assert_eq!(held.by_position.iter().sum::<usize>(), 8);
     }
 }

@@ -105,18 +105,19 @@ async fn pull(node: &Rc<Node>, order: &Order, buffer: BlockBuffer) -> Result<Blo
         length: order.length,
         ticket: source.ticket.clone(),
     };
-    let ask = async {
-        let link = node.links.get(node, &source.address, REPAIR).await?;
-        let stream = link.open(Route::Pull(pull.clone()), Message::Get(get)).await?;
-        Ok::<_, Problem>(Asked { link, stream })
-    };
     let late = || {
         Problem::retry(format!(
             "volume {} at {} does not send block {} in time",
             source.volume, source.address, order.block
         ))
     };
-    let _asked = within(node.deadlines.buffer_ms, ask).await.ok_or_else(late)??;
+    let link = node.links.get(node, &source.address, REPAIR).await?;
+    let open = link.open(Route::Pull(pull.clone()), Message::Get(get));
+    let stream = within(node.deadlines.buffer_ms, open).await.ok_or_else(late)??;
+    let _asked = Asked {
+        link: link.clone(),
+        stream,
+    };
     loop {
         let before = pull.state.borrow().received_bytes;
         match within(node.deadlines.progress_ms, pull.complete()).await {

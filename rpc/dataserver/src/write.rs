@@ -228,27 +228,29 @@ impl PutStream {
     /// Sends the Put on to the next hop.
     async fn extend(self: &Rc<Self>, node: &Rc<Node>) {
         let next = &self.put.chain[1];
-        let asked = async {
-            let link = node.links.get(node, &next.address, self.put.position).await?;
-            let put = Put {
-                position: self.put.position + 1,
-                chain: self.put.chain[1..].to_vec(),
-                ..self.put.clone()
-            };
-            let stream = link.open(Route::Put(self.clone()), Message::Put(put)).await?;
-            Ok((link, stream))
+        let problem = match node.links.get(node, &next.address, self.put.position).await {
+            Err(problem) => problem,
+            Ok(link) => {
+                let put = Put {
+                    position: self.put.position + 1,
+                    chain: self.put.chain[1..].to_vec(),
+                    ..self.put.clone()
+                };
+                let open = link.open(Route::Put(self.clone()), Message::Put(put));
+                match within(node.deadlines.buffer_ms, open).await {
+                    Some(Ok(stream)) => return self.attach(link.clone(), stream),
+                    Some(Err(problem)) => problem,
+                    None => Problem::new(
+                        ProblemKind::Busy,
+                        format!("too many writes are on their way to {}", next.address),
+                    ),
+                }
+            }
         };
-        match within(node.deadlines.buffer_ms, asked).await {
-            Some(Ok((link, stream))) => self.attach(link, stream),
-            Some(Err(problem)) => self.failed_behind(Abort {
-                problem,
-                blame: VolumeId::default(),
-            }),
-            None => self.failed_behind(Abort {
-                problem: Problem::new(ProblemKind::Busy, format!("no way to {} in time", next.address)),
-                blame: VolumeId::default(),
-            }),
-        }
+        self.failed_behind(Abort {
+            problem,
+            blame: VolumeId::default(),
+        });
     }
 
     fn attach(&self, link: Rc<Link>, stream: u32) {
