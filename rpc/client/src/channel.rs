@@ -5,6 +5,7 @@
 
 mod connection;
 mod get;
+mod patience;
 mod pool;
 mod put;
 mod reader;
@@ -21,7 +22,9 @@ use blockyard_wire::{Problem, ProblemKind};
 pub enum Cause {
     /// There is no connection to the volume any more, or none could be made.
     Lost,
-    /// Nothing moved for the whole deadline.
+    /// The volume said nothing at all for the whole deadline.
+    Silent,
+    /// The volume is there, but this stream did not move for the whole deadline.
     Stalled,
     /// The volume refused.
     Refused,
@@ -41,27 +44,19 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    fn lost(problem: Problem) -> Self {
+    pub fn of(cause: Cause, problem: Problem) -> Self {
         Self {
-            cause: Cause::Lost,
+            cause,
             problem,
             blame: None,
         }
     }
 
-    fn wrong(kind: ProblemKind, message: impl Into<String>) -> Self {
-        Self {
-            cause: Cause::Wrong,
-            problem: Problem::new(kind, message),
-            blame: None,
-        }
+    fn lost(problem: Problem) -> Self {
+        Self::of(Cause::Lost, problem)
     }
 
-    fn stalled(address: &str, stall: std::time::Duration) -> Self {
-        Self {
-            cause: Cause::Stalled,
-            problem: Problem::retry(format!("{address} was silent for {stall:?}")),
-            blame: None,
-        }
+    fn wrong(kind: ProblemKind, message: impl Into<String>) -> Self {
+        Self::of(Cause::Wrong, Problem::new(kind, message))
     }
 }

@@ -137,6 +137,8 @@ impl Chains {
                 // Nothing is wrong with the volumes.
                 (Cause::Refused, ProblemKind::Busy | ProblemKind::Denied) => {}
                 (Cause::Refused, _) => self.avoid(trouble.blame.unwrap_or(head.volume)),
+                // The head answers, so what it waits for is behind it.
+                (Cause::Stalled, _) => self.avoid(new.chain.get(1).unwrap_or(head).volume),
                 _ => self.avoid(head.volume),
             }
         }
@@ -226,12 +228,9 @@ fn check(done: &PutDone, new: &NewBlock, block: &Filled) -> std::result::Result<
     } else {
         return Ok(());
     };
-    Err(Trouble {
-        cause: Cause::Wrong,
-        problem: Problem::new(
-            ProblemKind::Corrupt,
-            format!("{} acknowledged {wrong}", new.chain[0].address),
-        ),
-        blame: None,
-    })
+    let problem = Problem::new(
+        ProblemKind::Corrupt,
+        format!("{} acknowledged {wrong}", new.chain[0].address),
+    );
+    Err(Trouble::of(Cause::Wrong, problem))
 }

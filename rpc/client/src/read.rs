@@ -114,7 +114,7 @@ pub async fn fetch(core: &Rc<Core>, piece: &Piece) -> Result<(Fetched, u32)> {
     let mut piece = piece.clone();
     let started = Instant::now();
     let mut failovers = 0;
-    let mut refreshed = false;
+    let mut rounds = 0;
     let soon = now_unix_ms() + TICKET_LEFT_MS;
     if piece
         .block
@@ -127,7 +127,7 @@ pub async fn fetch(core: &Rc<Core>, piece: &Piece) -> Result<(Fetched, u32)> {
     loop {
         let mut troubles = Vec::new();
         for replica in core.shunned.order(&piece.block.replicas) {
-            match fetch_from(core, &piece, &replica).await {
+            match fetch_from(core, &piece, &replica, rounds).await {
                 Ok(fetched) => return Ok((fetched, failovers)),
                 Err(trouble) => {
                     tracing::debug!(block = %piece.block.block, problem = %trouble.problem, "a replica failed");
@@ -136,15 +136,17 @@ pub async fn fetch(core: &Rc<Core>, piece: &Piece) -> Result<(Fetched, u32)> {
                 }
             }
         }
+        // Volumes that answer, but have too much to do, will get to it.
         let busy = troubles
             .iter()
-            .any(|(_, trouble)| trouble.problem.kind == ProblemKind::Busy);
-        if refreshed && !(busy && started.elapsed() < core.options.retry_for) {
+            .any(|(_, trouble)| trouble.cause == Cause::Stalled || trouble.problem.kind == ProblemKind::Busy);
+        let hopeful = busy && started.elapsed() < core.options.retry_for;
+        if rounds > 0 && !hopeful {
             return Err(unreadable(&piece.block, &troubles));
         }
         sleep(PAUSE).await;
         refresh(core, &mut piece).await?;
-        refreshed = true;
+        rounds += 1;
     }
 }
 
@@ -153,14 +155,18 @@ async fn fetch_from(
     core: &Rc<Core>,
     piece: &Piece,
     replica: &Location,
+    rounds: u32,
 ) -> std::result::Result<Fetched, Trouble> {
+    // Whoever was too slow before gets longer now.
+    let stall = core.options.read_stall * (rounds + 1);
     let volume = replica.hop.volume;
-    let mut fetched = ask(core, piece, replica).await;
+    let mut fetched = ask(core, piece, replica, stall).await;
     if let Err((trouble, true)) = &fetched
         && trouble.cause == Cause::Lost
+        && !core.shunned.is_shunned(volume)
     {
         // An old connection that was lost says nothing of the volume now.
-        fetched = ask(core, piece, replica).await;
+        fetched = ask(core, piece, replica, stall).await;
     }
     let trouble = match fetched {
         Ok(fetched) => return Ok(fetched),
@@ -168,7 +174,7 @@ async fn fetch_from(
     };
     match (trouble.cause, trouble.problem.kind) {
         (Cause::Refused, ProblemKind::Busy | ProblemKind::Denied) => {}
-        (Cause::Lost | Cause::Stalled, _) => core.shunned.shun(volume),
+        (Cause::Lost | Cause::Silent | Cause::Stalled, _) => core.shunned.shun(volume),
         (Cause::Refused | Cause::Wrong, _) => {
             let (reporter, block, problem) = (core.clone(), piece.block.block, trouble.problem.clone());
             core.farewell(async move {
@@ -186,6 +192,7 @@ async fn ask(
     core: &Core,
     piece: &Piece,
     replica: &Location,
+    stall: Duration,
 ) -> std::result::Result<Fetched, (Trouble, bool)> {
     let block = &piece.block;
     let opened = match core.channels.get(&replica.hop.address).await {
@@ -199,24 +206,20 @@ async fn ask(
         ticket: replica.hop.ticket.clone(),
     };
     let buffer = core.buffers.take();
-    let stall = core.options.read_stall;
     let fetched = opened
         .get(get, block.length as usize, buffer, stall)
         .await
         .map_err(|trouble| (trouble, opened.reused))?;
     let whole = fetched.bytes == block.length as usize;
     if whole && checksum::combine_units(&fetched.unit_crcs, fetched.bytes) != block.crc32c {
-        let trouble = Trouble {
-            cause: Cause::Wrong,
-            problem: Problem::new(
-                ProblemKind::Corrupt,
-                format!(
-                    "{}: block {} is not the one that was written: its CRC differs from the nameserver's",
-                    replica.hop.address, block.block
-                ),
+        let problem = Problem::new(
+            ProblemKind::Corrupt,
+            format!(
+                "{}: block {} is not the one that was written: its CRC differs from the nameserver's",
+                replica.hop.address, block.block
             ),
-            blame: None,
-        };
+        );
+        let trouble = Trouble::of(Cause::Wrong, problem);
         return Err((trouble, opened.reused));
     }
     Ok(fetched)

@@ -164,18 +164,21 @@ impl Channel {
     /// Moves frames of about `bytes_max` to `batch`, waiting for the first.
     pub async fn take_outgoing(&self, batch: &mut Vec<Outgoing>, frames_max: usize, bytes_max: usize) {
         loop {
-            let mut outgoing = self.outgoing.borrow_mut();
-            let mut bytes = 0;
-            while batch.len() < frames_max && bytes < bytes_max {
-                let Some(frame) = outgoing.pop_front() else { break };
-                bytes += frame.head.len() + frame.payload.len();
-                batch.push(frame);
-            }
-            drop(outgoing);
+            self.move_outgoing(batch, frames_max, bytes_max);
             if !batch.is_empty() {
                 return;
             }
             self.more_outgoing.notified().await;
+        }
+    }
+
+    fn move_outgoing(&self, batch: &mut Vec<Outgoing>, frames_max: usize, bytes_max: usize) {
+        let mut outgoing = self.outgoing.borrow_mut();
+        let mut bytes = 0;
+        while batch.len() < frames_max && bytes < bytes_max {
+            let Some(frame) = outgoing.pop_front() else { break };
+            bytes += frame.head.len() + frame.payload.len();
+            batch.push(frame);
         }
     }
 
@@ -218,10 +221,5 @@ impl Channel {
             // Packets of it may still be queued; the peer would only throw them away.
             self.outgoing.borrow_mut().retain(|frame| frame.stream != id);
         }
-    }
-
-    #[cfg(test)]
-    pub fn streams_open(&self) -> usize {
-        self.streams.borrow().len()
     }
 }

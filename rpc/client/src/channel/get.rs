@@ -9,15 +9,13 @@ use blockyard_engine::limits::UNIT_BYTES;
 use blockyard_wire::ProblemKind;
 use blockyard_wire::frame::{Get, Message, Packet};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::Trouble;
-use super::connection::{Channel, Stream};
+use super::connection::Stream;
+use super::patience::{Guard, Patience};
 use super::pool::Opened;
 use crate::buffers::Buffer;
-
-/// What a clogged client gets before a peer is called silent: its own timers may be what was late.
-pub const GRACE: Duration = Duration::from_millis(100);
 
 /// Verified units of a block.
 pub struct Fetched {
@@ -100,18 +98,6 @@ impl GetState {
     }
 }
 
-/// Cancels the stream unless it has ended.
-struct Guard<'a> {
-    channel: &'a Channel,
-    stream: u32,
-}
-
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        self.channel.cancel(self.stream);
-    }
-}
-
 impl Opened {
     /// Reads the units of a block of `block_bytes` that `get` touches, into `buffer`.
     ///
@@ -142,7 +128,7 @@ impl Opened {
         });
         let stream = channel.open(Stream::Get(state.clone()), Message::Get(get))?;
         let _guard = Guard { channel, stream };
-        let asked = Instant::now();
+        let patience = Patience::new(channel, stall);
         loop {
             if let Some(outcome) = state.outcome.take() {
                 outcome?;
@@ -155,22 +141,11 @@ impl Opened {
                     unit_crcs: state.unit_crcs.take(),
                 });
             }
-            let wake = state.progress.get() + stall;
-            tokio::select! {
-                biased;
-                () = state.changed.notified() => {}
-                () = sleep_until(wake) => {
-                    sleep(GRACE).await;
-                    if state.outcome.borrow().is_some() || state.progress.get() + stall > Instant::now() {
-                        continue;
-                    }
-                    let trouble = Trouble::stalled(&channel.address, stall);
-                    if channel.heard() <= asked {
-                        channel.close(&trouble.problem);
-                    }
-                    return Err(trouble);
-                }
-            }
+            patience
+                .wait(&state.changed, &state.progress, || {
+                    state.outcome.borrow().is_some()
+                })
+                .await?;
         }
     }
 }

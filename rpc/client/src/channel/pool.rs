@@ -8,7 +8,7 @@ use std::time::Duration;
 use blockyard_wire::frame::Role;
 use blockyard_wire::secret::ClusterSecret;
 use blockyard_wire::types::ClusterId;
-use blockyard_wire::{Problem, control};
+use blockyard_wire::{Problem, ProblemKind, control};
 use tokio::time::timeout;
 
 use super::connection::Channel;
@@ -77,14 +77,10 @@ impl Channels {
             Ok(Ok(connection)) => connection,
             Ok(Err(problem)) => {
                 let cause = match problem.kind {
-                    blockyard_wire::ProblemKind::Retry => Cause::Lost,
+                    ProblemKind::Retry => Cause::Lost,
                     _ => Cause::Refused,
                 };
-                return Err(Trouble {
-                    cause,
-                    problem,
-                    blame: None,
-                });
+                return Err(Trouble::of(cause, problem));
             }
             Err(_) => {
                 return Err(Trouble::lost(Problem::retry(format!(

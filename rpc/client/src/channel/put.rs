@@ -8,11 +8,11 @@ use blockyard_engine::limits::{PACKET_BYTES_MAX, UNIT_BYTES};
 use blockyard_wire::frame::{Message, Packet, Put, PutDone};
 use bytes::Bytes;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::Trouble;
-use super::connection::{Channel, Stream};
-use super::get::GRACE;
+use super::connection::Stream;
+use super::patience::{Guard, Patience};
 use super::pool::Opened;
 
 /// What the reader is told and the caller waits for.
@@ -41,18 +41,6 @@ impl PutState {
     }
 }
 
-/// Cancels the stream unless it has ended.
-struct Guard<'a> {
-    channel: &'a Channel,
-    stream: u32,
-}
-
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        self.channel.cancel(self.stream);
-    }
-}
-
 impl Opened {
     /// Sends `data` (all of the block, with the CRC of each unit) and waits until the chain says done.
     ///
@@ -75,7 +63,7 @@ impl Opened {
         });
         let stream = channel.open(Stream::Put(state.clone()), Message::Put(put))?;
         let _guard = Guard { channel, stream };
-        let asked = Instant::now();
+        let patience = Patience::new(channel, stall);
         let mut sent = 0;
         loop {
             if let Some(outcome) = state.outcome.take() {
@@ -96,22 +84,11 @@ impl Opened {
                 );
                 sent = end;
             }
-            let wake = state.progress.get() + stall;
-            tokio::select! {
-                biased;
-                () = state.changed.notified() => {}
-                () = sleep_until(wake) => {
-                    sleep(GRACE).await;
-                    if state.outcome.borrow().is_some() || state.progress.get() + stall > Instant::now() {
-                        continue;
-                    }
-                    let trouble = Trouble::stalled(&channel.address, stall);
-                    if channel.heard() <= asked {
-                        channel.close(&trouble.problem);
-                    }
-                    return Err(trouble);
-                }
-            }
+            patience
+                .wait(&state.changed, &state.progress, || {
+                    state.outcome.borrow().is_some()
+                })
+                .await?;
         }
     }
 }

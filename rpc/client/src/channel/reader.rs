@@ -122,7 +122,7 @@ impl Heads {
     /// The next `need` bytes, which stay here.
     async fn fill(&mut self, input: &mut OwnedReadHalf, need: usize) -> Result<&[u8]> {
         if self.waiting() < need {
-            self.to_front();
+            self.move_up();
             while self.end < need {
                 let until = need.max(self.usual);
                 let read = input.read(&mut self.bytes[self.end..until]).await?;
@@ -135,7 +135,7 @@ impl Heads {
         Ok(&self.bytes[self.start..self.start + need])
     }
 
-    fn to_front(&mut self) {
+    fn move_up(&mut self) {
         self.bytes.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
