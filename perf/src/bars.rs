@@ -1,0 +1,177 @@
+//! What Blockyard must show: limits derived from the machine's, and the bars set against them.
+
+use crate::report::{Report, Row};
+
+/// The fewest flushes a block can honestly take: each volume's flush covers at most the blocks in flight.
+pub(crate) fn flushes_floor(replicas: u32, blocks_in_flight: u32) -> f64 {
+    f64::from(replicas) / f64::from(blocks_in_flight.max(1))
+}
+
+/// What a machine allows a replicated upload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UploadLimit {
+    pub fio_write_mib_per_s: f64,
+    /// Replicas that land on the one disk.
+    pub replicas: u32,
+    pub cores: u32,
+    /// Times each byte crosses loopback.
+    pub hops: u32,
+    pub iperf_cpu_s_per_gib: f64,
+}
+
+impl UploadLimit {
+    /// MiB/s: the smaller of what the disk leaves each replica and what the cores leave for the hops.
+    pub(crate) fn mib_per_s(&self) -> f64 {
+        let disk = self.fio_write_mib_per_s / f64::from(self.replicas);
+        let network = f64::from(self.cores) / (f64::from(self.hops) * self.iperf_cpu_s_per_gib) * 1024.0;
+        disk.min(network)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    RatioAtLeast(f64),
+    ValueAtMost(f64),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bar {
+    scenario: &'static str,
+    case: &'static str,
+    metric: &'static str,
+    rule: Rule,
+}
+
+const fn bar(scenario: &'static str, case: &'static str, metric: &'static str, rule: Rule) -> Bar {
+    Bar {
+        scenario,
+        case,
+        metric,
+        rule,
+    }
+}
+
+use Rule::{RatioAtLeast, ValueAtMost};
+
+const BARS: &[Bar] = &[
+    bar("cluster", "upload, 4 streams", "throughput", RatioAtLeast(0.6)),
+    bar("cluster", "upload, 4 streams", "cpu", ValueAtMost(1.8)),
+    bar("cluster", "upload, 4 streams", "disk flushes", RatioAtLeast(1.0)),
+    bar("cluster", "download, 4 streams", "throughput", RatioAtLeast(0.7)),
+    bar("cluster", "download, 4 streams", "cpu", ValueAtMost(1.0)),
+    bar("engine", "put 4 MiB, depth 4", "throughput", RatioAtLeast(0.95)),
+    bar("engine", "put 4 MiB, depth 4", "cpu", ValueAtMost(0.15)),
+    bar("engine", "get 4 MiB, depth 4", "throughput", RatioAtLeast(0.95)),
+    bar("engine", "get 4 MiB, depth 4", "cpu", ValueAtMost(0.12)),
+    bar("engine", "put 64 KiB, depth 16", "throughput", RatioAtLeast(0.8)),
+    bar("engine", "get 64 KiB, depth 16", "throughput", RatioAtLeast(0.9)),
+];
+
+/// A bar held against a run.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Judged {
+    pub what: String,
+    pub found: String,
+    pub wanted: String,
+    /// `None`: there was no limit to hold it against.
+    pub met: Option<bool>,
+}
+
+/// Every bar whose row was measured.
+pub(crate) fn judge(report: &Report) -> Vec<Judged> {
+    let judged = |bar: &Bar| Some(hold(bar, report.find(bar.scenario, bar.case, bar.metric)?));
+    BARS.iter().filter_map(judged).collect()
+}
+
+fn hold(bar: &Bar, row: &Row) -> Judged {
+    let what = format!("{}: {}: {}", bar.scenario, bar.case, bar.metric);
+    match bar.rule {
+        RatioAtLeast(least) => Judged {
+            what,
+            found: match (row.ratio, row.limit) {
+                (Some(ratio), Some(limit)) => {
+                    format!(
+                        "{ratio:.2} of the limit ({:.4} of {limit:.4} {})",
+                        row.value, row.unit
+                    )
+                }
+                _ => format!("{:.4} {}, no limit measured", row.value, row.unit),
+            },
+            wanted: format!("at least {least:.2}"),
+            met: row.ratio.map(|ratio| ratio >= least),
+        },
+        ValueAtMost(most) => Judged {
+            what,
+            found: format!("{:.2} {}", row.value, row.unit),
+            wanted: format!("at most {most:.2}"),
+            met: Some(row.value <= most),
+        },
+    }
+}
+
+/// A line for each bar.
+pub(crate) fn summary(judged: &[Judged]) -> String {
+    let line = |judged: &Judged| {
+        let word = match judged.met {
+            Some(true) => "pass   ",
+            Some(false) => "BELOW  ",
+            None => "unknown",
+        };
+        format!(
+            "{word} {}: {}; wanted {}\n",
+            judged.what, judged.found, judged.wanted
+        )
+    };
+    judged.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Series;
+
+    #[test]
+    fn the_upload_limit_is_the_smaller_one() {
+        let mut limit = UploadLimit {
+            fio_write_mib_per_s: 1500.0,
+            replicas: 2,
+            cores: 2,
+            hops: 2,
+            iperf_cpu_s_per_gib: 0.6,
+        };
+        assert_eq!(limit.mib_per_s(), 750.0);
+        limit.fio_write_mib_per_s = 10_000.0;
+        assert!((limit.mib_per_s() - 1024.0 / 0.6).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_flush_floor_counts_every_replica() {
+        assert_eq!(flushes_floor(2, 16), 0.125);
+        assert_eq!(flushes_floor(3, 1), 3.0);
+    }
+
+    fn judged(throughput: f64, limit: Option<f64>, cpu: f64) -> Vec<Judged> {
+        let mut series = Series::new("cluster", "upload, 4 streams");
+        series.add("throughput", "MiB/s", throughput);
+        series.add("cpu", "s/GiB", cpu);
+        series.limit("throughput", limit);
+        let mut report = Report::default();
+        report.series(&series);
+        judge(&report)
+    }
+
+    #[test]
+    fn bars_are_met_missed_or_unknown() {
+        let met = |judged: Vec<Judged>| judged.iter().map(|judged| judged.met).collect::<Vec<_>>();
+        assert_eq!(met(judged(60.0, Some(100.0), 1.8)), [Some(true), Some(true)]);
+        assert_eq!(met(judged(59.0, Some(100.0), 1.9)), [Some(false), Some(false)]);
+        assert_eq!(met(judged(59.0, None, 1.0)), [None, Some(true)]);
+        let text = summary(&judged(59.0, Some(100.0), 1.0));
+        assert!(text.contains("BELOW") && text.contains("pass") && text.contains("0.59"));
+    }
+
+    #[test]
+    fn nothing_measured_is_not_judged() {
+        assert!(judge(&Report::default()).is_empty());
+    }
+}

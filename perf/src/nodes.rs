@@ -1,0 +1,232 @@
+//! A cluster of real processes on this machine: one nameserver and some dataservers, on loopback.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use blockyard_client::types::{ClusterStatus, Liveness, VolumeState};
+use blockyard_client::{Client, ClusterSecret, Options};
+
+use crate::cleanup::Process;
+
+/// How long a cluster may take from start to serving. Nothing is measured meanwhile.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long deletions may take to reach the volumes.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What to start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub dataservers: usize,
+    pub replication: u8,
+    /// Bytes that each dataserver's volume may fill.
+    pub capacity_bytes: u64,
+}
+
+/// A running cluster; dropped, its processes stop.
+pub(crate) struct Nodes {
+    /// Dataservers first, so that they can still say goodbye to the nameserver.
+    processes: Vec<Process>,
+    folder: PathBuf,
+    address: String,
+    secret: ClusterSecret,
+    volumes: usize,
+}
+
+impl Nodes {
+    /// Starts the processes with everything they keep below `folder`, and waits until all volumes serve.
+    pub(crate) async fn start(binary: &Path, folder: &Path, shape: Shape) -> Result<Self> {
+        let home = folder.join("home");
+        fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
+        let secret = ClusterSecret::generate();
+        let secret_file = folder.join("cluster.secret");
+        secret.save_new(&secret_file)?;
+        let ports = free_ports(2 + shape.dataservers)?;
+        let local = |port: u16| format!("127.0.0.1:{port}");
+        let address = local(ports[0]);
+        let mut nodes = Self {
+            processes: Vec::new(),
+            folder: folder.to_owned(),
+            address: address.clone(),
+            secret,
+            volumes: shape.dataservers,
+        };
+        let role = |name: &str| {
+            let mut command = Command::new(binary);
+            command.arg(name).arg("--cluster-secret").arg(&secret_file);
+            command
+                .env("HOME", &home)
+                .env("XDG_CONFIG_HOME", home.join("config"));
+            command
+                .env_remove("BLOCKYARD_NAMESERVER")
+                .env_remove("BLOCKYARD_CLUSTER_SECRET");
+            command
+        };
+        for (index, port) in ports[2..].iter().enumerate() {
+            let name = format!("dataserver {}", index + 1);
+            let mut command = role("dataserver");
+            command
+                .arg("--volume")
+                .arg(folder.join(format!("volume-{}", index + 1)));
+            command.args(["--capacity", &shape.capacity_bytes.to_string()]);
+            command.args(["--listen", &local(*port), "--nameserver", &address]);
+            command.args(["--zone", &format!("zone-{}", index + 1)]);
+            nodes.spawn(&name, &mut command)?;
+        }
+        let mut command = role("nameserver");
+        command.arg("--dir").arg(folder.join("nameserver"));
+        command.args(["--listen", &address, "--web", &local(ports[1])]);
+        command.args(["--replication", &shape.replication.to_string()]);
+        nodes.spawn("nameserver", &mut command)?;
+        nodes.wait_until_serving().await?;
+        Ok(nodes)
+    }
+
+    /// A client of the cluster.
+    pub(crate) async fn client(&self) -> Result<Client> {
+        let options = Options::new(vec![self.address.clone()], self.secret.clone());
+        Ok(Client::connect(options).await?)
+    }
+
+    /// Name and process id of each server.
+    pub(crate) fn servers(&self) -> Vec<(String, u32)> {
+        let named = |process: &Process| (process.name().to_owned(), process.pid());
+        self.processes.iter().map(named).collect()
+    }
+
+    /// Waits until the volumes have deleted what was removed; `false` when that takes too long.
+    pub(crate) async fn settle(&self, client: &Client) -> Result<bool> {
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        while Instant::now() < deadline {
+            self.check()?;
+            let status = client.status().await?;
+            // The figures of the volumes come with their heartbeats, a little later than the deletions.
+            let held: u64 = volumes(&status).map(|volume| volume.report.replicas).sum();
+            let wanted: u64 = volumes(&status).map(|volume| volume.blocks).sum();
+            if status.pending_deletes == 0 && held == wanted {
+                return Ok(true);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(false)
+    }
+
+    /// An error with the end of its log when a server is gone.
+    pub(crate) fn check(&self) -> Result<()> {
+        for process in &self.processes {
+            if let Some(status) = process.ended()? {
+                bail!(
+                    "the {} has ended ({status}); its log ends with:\n{}",
+                    process.name(),
+                    self.log_tail(process)
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, name: &str, command: &mut Command) -> Result<()> {
+        let log = File::create(self.log_path(name)).context("cannot make a log file")?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.processes.push(Process::spawn(name, command)?);
+        Ok(())
+    }
+
+    fn log_path(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{}.log", name.replace(' ', "-")))
+    }
+
+    fn log_tail(&self, process: &Process) -> String {
+        let text = fs::read(self.log_path(process.name())).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    async fn wait_until_serving(&self) -> Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        let mut last = String::from("nothing answers");
+        while Instant::now() < deadline {
+            self.check()?;
+            match self.serving().await {
+                Ok(serving) if serving == self.volumes => return Ok(()),
+                Ok(serving) => last = format!("{serving} of {} volumes serve", self.volumes),
+                Err(error) => last = format!("{error:#}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let logs: Vec<String> = self
+            .processes
+            .iter()
+            .map(|process| format!("{}:\n{}", process.name(), self.log_tail(process)))
+            .collect();
+        bail!("the cluster does not come up: {last}\n{}", logs.join("\n"))
+    }
+
+    async fn serving(&self) -> Result<usize> {
+        let client = self.client().await?;
+        let status = client.status().await?;
+        let serves = volumes(&status).filter(|volume| {
+            volume.liveness == Liveness::Alive && volume.report.state == VolumeState::Serving
+        });
+        let count = serves.count();
+        Ok(if status.safe_mode { 0 } else { count })
+    }
+}
+
+/// Flushes that the volumes say they have made; comes with their heartbeats.
+pub(crate) fn claimed_flushes(status: &ClusterStatus) -> u64 {
+    volumes(status).map(|volume| volume.report.flushes).sum()
+}
+
+fn volumes(status: &ClusterStatus) -> impl Iterator<Item = &blockyard_client::types::VolumeStatus> {
+    status.servers.iter().flat_map(|server| &server.volumes)
+}
+
+/// Loopback ports that were free a moment ago, all different.
+pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let held: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<Result<_, _>>()
+        .context("no free port on loopback")?;
+    held.iter()
+        .map(|listener| Ok(listener.local_addr()?.port()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_differ() {
+        let mut ports = free_ports(20).unwrap();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 20);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_ends_is_told_with_its_log() {
+        let folder = tempfile::tempdir().unwrap();
+        // A program that is there everywhere and understands none of the flags.
+        let binary = Path::new("ls");
+        let shape = Shape {
+            dataservers: 1,
+            replication: 1,
+            capacity_bytes: 1 << 30,
+        };
+        let error = Nodes::start(binary, folder.path(), shape)
+            .await
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.contains("has ended") && error.contains("--cluster-secret"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,97 @@
+//! What /proc tells of a process: CPU time and peak memory.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+/// CPU seconds (user and system, ended threads included) of a process so far.
+pub(crate) fn cpu_s(pid: u32) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))
+        .with_context(|| format!("process {pid} is gone: its CPU time can't be read"))?;
+    let ticks = parse_cpu_ticks(&text).with_context(|| format!("/proc/{pid}/stat is not understood"))?;
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// Peak resident memory of a process in bytes.
+pub(crate) fn peak_rss_bytes(pid: u32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))
+        .with_context(|| format!("process {pid} is gone: its memory can't be read"))?;
+    parse_peak_rss(&text).with_context(|| format!("/proc/{pid}/status has no VmHWM"))
+}
+
+/// CPU seconds of this process so far, to the nanosecond.
+pub(crate) fn own_cpu_s() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// CPU seconds that the whole machine was busy so far (user, nice, system, interrupts).
+pub(crate) fn machine_busy_s() -> Option<f64> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    Some(parse_busy_ticks(&text)? as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// utime + stime of a `/proc/PID/stat` line. The name in it may hold anything, brackets and blanks too.
+fn parse_cpu_ticks(text: &str) -> Option<u64> {
+    let (_, behind_name) = text.rsplit_once(')')?;
+    let mut fields = behind_name.split_ascii_whitespace();
+    // Behind the name stands field 3; utime and stime are fields 14 and 15 (proc_pid_stat(5)).
+    let user: u64 = fields.nth(11)?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+fn parse_peak_rss(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The first line of /proc/stat: user nice system idle iowait irq softirq steal …
+fn parse_busy_ticks(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let fields: Vec<u64> = line
+        .split_ascii_whitespace()
+        .map(|field| field.parse().ok())
+        .collect::<Option<_>>()?;
+    [0, 1, 2, 5, 6].iter().map(|&index| fields.get(index)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_lines() {
+        let tail = "S 1 2 3 4 5 4194560 7 8 9 10 1234 567 90 91 20 0 9 0 100 1 2";
+        assert_eq!(parse_cpu_ticks(&format!("42 (blockyard) {tail}")), Some(1801));
+        assert_eq!(parse_cpu_ticks(&format!("42 (a) b (c) {tail}")), Some(1801));
+        assert_eq!(parse_cpu_ticks("42 (blockyard) S 1 2"), None);
+        assert_eq!(parse_cpu_ticks(""), None);
+    }
+
+    #[test]
+    fn status_and_machine() {
+        assert_eq!(
+            parse_peak_rss("Name:\tx\nVmPeak:\t  9 kB\nVmHWM:\t  2048 kB\n"),
+            Some(2 << 20)
+        );
+        assert_eq!(parse_peak_rss("VmHWM:\t lots\n"), None);
+        let stat = "cpu  10 20 30 4000 500 6 7 8 9 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+        assert_eq!(parse_busy_ticks(stat), Some(10 + 20 + 30 + 6 + 7));
+        assert_eq!(parse_busy_ticks("intr 5"), None);
+    }
+
+    #[test]
+    fn this_process_can_be_read() {
+        let before = own_cpu_s();
+        let mut sum = 0_u64;
+        while own_cpu_s() < before + 0.05 {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(cpu_s(std::process::id()).unwrap() > 0.0);
+        assert!(peak_rss_bytes(std::process::id()).unwrap() > 1 << 16);
+        assert!(machine_busy_s().unwrap() > 0.0);
+        assert!(cpu_s(u32::MAX).is_err());
+    }
+}

@@ -1,0 +1,79 @@
+//! The one table of what perf can measure.
+
+use anyhow::{Result, bail};
+
+use crate::context::Context;
+use crate::scenarios;
+
+/// One scenario: measures and leaves rows in the context's report.
+pub(crate) struct Scenario {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub run: fn(&mut Context) -> Result<()>,
+}
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "limits",
+        about: "what the machine can do: fio on the disk, iperf3 on loopback, memcpy, CRC32C",
+        run: scenarios::limits::run,
+    },
+    Scenario {
+        name: "engine",
+        about: "one volume in this process: durable puts and verified gets at depth 1, 4, 16, beside fio",
+        run: scenarios::engine::run,
+    },
+    Scenario {
+        name: "cluster",
+        about: "a nameserver and two dataservers as processes: replicated upload and download, beside fio and iperf3",
+        run: scenarios::cluster::run,
+    },
+    Scenario {
+        name: "files",
+        about: "the same cluster with small files, 16 in parallel: rate and latency",
+        run: scenarios::files::run,
+    },
+];
+
+/// The scenarios of these names, in this order.
+pub(crate) fn choose(names: &[String]) -> Result<Vec<&'static Scenario>> {
+    names
+        .iter()
+        .map(
+            |name| match SCENARIOS.iter().find(|scenario| scenario.name == name) {
+                Some(scenario) => Ok(scenario),
+                None => bail!("there is no scenario '{name}'\n{}", help()),
+            },
+        )
+        .collect()
+}
+
+/// The table as text for `--help`.
+pub(crate) fn help() -> String {
+    let mut text = String::from("Scenarios:\n");
+    for scenario in SCENARIOS {
+        text.push_str(&format!("  {:<8} {}\n", scenario.name, scenario.about));
+    }
+    text.push_str(
+        "\nWith BLOCKYARD_REQUIRE_ALL=1 a missing tool (fio, iperf3) is an error; without, its rows are skipped.",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_in_order_and_unknown_ones_refused() {
+        let names = ["cluster".to_owned(), "limits".to_owned()];
+        let chosen: Vec<_> = choose(&names)
+            .unwrap()
+            .iter()
+            .map(|scenario| scenario.name)
+            .collect();
+        assert_eq!(chosen, ["cluster", "limits"]);
+        let error = choose(&["everything".to_owned()]).err().unwrap().to_string();
+        assert!(error.contains("everything") && error.contains("limits"));
+    }
+}

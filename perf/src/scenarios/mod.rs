@@ -1,0 +1,25 @@
+//! What perf measures, a file for each scenario.
+
+pub(crate) mod cluster;
+pub(crate) mod engine;
+pub(crate) mod files;
+pub(crate) mod limits;
+mod transfer;
+
+const MIB: f64 = (1 << 20) as f64;
+const GIB: f64 = (1 << 30) as f64;
+const BLOCK_BYTES: u64 = blockyard_engine::limits::BLOCK_BYTES_MAX as u64;
+
+/// The folder of the run in which fio keeps its file.
+fn fio_folder(context: &crate::context::Context) -> anyhow::Result<std::path::PathBuf> {
+    let folder = context.folder.path().join("fio");
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// The runtime of everything asynchronous in perf: one thread, as a small application would have.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
+}
