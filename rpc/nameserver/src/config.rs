@@ -91,7 +91,10 @@ impl Config {
     pub(crate) fn check(&self) -> Result<(), Error> {
         let bad = |what: String| Err(Error::invalid(what));
         if self.replication == 0 || self.replication > REPLICATION_MAX {
-            return bad(format!("replication {} is not between 1 and {REPLICATION_MAX}", self.replication));
+            return bad(format!(
+                "replication {} is not between 1 and {REPLICATION_MAX}",
+                self.replication
+            ));
         }
         if self.min_replicas == 0 || self.min_replicas > self.replication {
             return bad(format!(

@@ -91,7 +91,10 @@ impl Error {
     }
 
     pub(crate) fn damaged(dir: &Path, what: impl Into<String>) -> Self {
-        Self::Damaged { what: what.into(), dir: dir.to_owned() }
+        Self::Damaged {
+            what: what.into(),
+            dir: dir.to_owned(),
+        }
     }
 
     pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
@@ -103,10 +106,13 @@ impl Error {
 impl From<Problem> for Error {
     fn from(problem: Problem) -> Self {
         match problem.kind {
-            ProblemKind::Failed | ProblemKind::Retry => {
-                Self::Io { doing: "nameserver".to_owned(), source: io::Error::other(problem.message) }
-            }
-            _ => Self::Invalid { what: problem.message },
+            ProblemKind::Failed | ProblemKind::Retry => Self::Io {
+                doing: "nameserver".to_owned(),
+                source: io::Error::other(problem.message),
+            },
+            _ => Self::Invalid {
+                what: problem.message,
+            },
         }
     }
 }

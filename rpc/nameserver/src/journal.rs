@@ -32,7 +32,8 @@ const ENCODING: u8 = 1;
 /// Frames begin at multiples of this.
 const ALIGN: usize = 8;
 
-const _: () = assert!(FILE_BYTES_MIN as usize >= HEADER_BYTES + FRAME_HEADER_BYTES + PAYLOAD_BYTES_MAX + ALIGN);
+const _: () =
+    assert!(FILE_BYTES_MIN as usize >= HEADER_BYTES + FRAME_HEADER_BYTES + PAYLOAD_BYTES_MAX + ALIGN);
 const _: () = assert!(HEADER_BYTES.is_multiple_of(ALIGN) && FRAME_HEADER_BYTES.is_multiple_of(ALIGN));
 
 /// Where the next frame belongs: what it must say.
@@ -82,7 +83,10 @@ impl Header {
                 cluster: ClusterId(page[16..32].try_into().expect("16 bytes")),
                 sequence: u64_at(page, 32),
                 seed: u32_at(page, 12),
-                first: Place { index: u64_at(page, 40), previous_crc: u32_at(page, 48) },
+                first: Place {
+                    index: u64_at(page, 40),
+                    previous_crc: u32_at(page, 48),
+                },
             };
             (u32_at(page, 8), header)
         })
@@ -140,7 +144,10 @@ impl<'a> Frame<'a> {
         let crc = u32_at(header, 32);
         (frame_crc(seed, frame) == crc).then(|| Self {
             term: u64_at(header, 8),
-            place: Place { index: u64_at(header, 16), previous_crc: u32_at(header, 28) },
+            place: Place {
+                index: u64_at(header, 16),
+                previous_crc: u32_at(header, 28),
+            },
             count: u32_at(header, 24),
             crc,
             payload: &frame[FRAME_HEADER_BYTES..],
@@ -149,7 +156,9 @@ impl<'a> Frame<'a> {
     }
 
     fn commands(&self) -> Option<Vec<Command>> {
-        let (&ENCODING, mut left) = self.payload.split_first()? else { return None };
+        let (&ENCODING, mut left) = self.payload.split_first()? else {
+            return None;
+        };
         let mut commands = Vec::new();
         for _ in 0..self.count {
             let (command, rest) = postcard::take_from_bytes(left).ok()?;
@@ -172,13 +181,19 @@ pub fn files(dir: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
         let path = entry.map_err(unreadable())?.path();
         let sequence = path.file_name().and_then(|name| name.to_str()).and_then(|name| {
             let digits = name.strip_suffix(".log")?;
-            digits.parse().ok().filter(|sequence| file_name(*sequence) == name)
+            digits
+                .parse()
+                .ok()
+                .filter(|sequence| file_name(*sequence) == name)
         });
         files.extend(sequence.map(|sequence| (sequence, path)));
     }
     files.sort();
     if let Some(gap) = files.windows(2).find(|pair| pair[0].0 + 1 != pair[1].0) {
-        return Err(Error::damaged(dir, format!("journal file {} is missing", file_name(gap[0].0 + 1))));
+        return Err(Error::damaged(
+            dir,
+            format!("journal file {} is missing", file_name(gap[0].0 + 1)),
+        ));
     }
     Ok(files)
 }
@@ -216,7 +231,10 @@ pub fn replay(
     apply: &mut dyn FnMut(u64, Command) -> Result<(), Error>,
 ) -> Result<Tail, Error> {
     let mut tail = Tail {
-        place: Place { index: after + 1, previous_crc: 0 },
+        place: Place {
+            index: after + 1,
+            previous_crc: 0,
+        },
         term: 0,
         sequence: 0,
         bytes: 0,
@@ -242,11 +260,17 @@ pub fn replay(
         if expected.is_none() && header.first.index > after + 1 {
             return Err(Error::damaged(
                 dir,
-                format!("commands {} to {} of the journal are missing", after + 1, header.first.index - 1),
+                format!(
+                    "commands {} to {} of the journal are missing",
+                    after + 1,
+                    header.first.index - 1
+                ),
             ));
         }
         // Whole files below `after` are there for the older snapshot: their end shows in the next header.
-        let next = files.get(at + 1).map(|(sequence, path)| read_header(dir, path, cluster, *sequence));
+        let next = files
+            .get(at + 1)
+            .map(|(sequence, path)| read_header(dir, path, cluster, *sequence));
         tail.sequence = *sequence;
         if let Some(next) = next
             && next.as_ref().is_ok_and(|next| next.first.index <= after + 1)
@@ -263,7 +287,11 @@ pub fn replay(
             tail.place = end;
         } else {
             // The snapshot holds all that the journal has lost.
-            tracing::warn!(journal = end.index - 1, snapshot = after, "the journal ends before the snapshot");
+            tracing::warn!(
+                journal = end.index - 1,
+                snapshot = after,
+                "the journal ends before the snapshot"
+            );
         }
     }
     Ok(tail)
@@ -281,7 +309,11 @@ pub fn read_header(dir: &Path, path: &Path, cluster: ClusterId, sequence: u64) -
     let (format, header) = Header::decode(&page)
         .ok_or_else(|| Error::damaged(dir, format!("the header of {} is damaged", path.display())))?;
     if format > FORMAT {
-        return Err(Error::Format { path: path.to_owned(), found: format, supported: FORMAT });
+        return Err(Error::Format {
+            path: path.to_owned(),
+            found: format,
+            supported: FORMAT,
+        });
     }
     if header.cluster != cluster || header.sequence != sequence {
         return Err(Error::damaged(
@@ -307,7 +339,10 @@ fn replay_file(
     apply: &mut dyn FnMut(u64, Command) -> Result<(), Error>,
 ) -> Result<Place, Error> {
     let damaged = |offset: usize, what: &str| {
-        Err(Error::damaged(dir, format!("{} is damaged at byte {offset}: {what}", path.display())))
+        Err(Error::damaged(
+            dir,
+            format!("{} is damaged at byte {offset}: {what}", path.display()),
+        ))
     };
     let file = fs::read(path).map_err(Error::io(format!("cannot read {}", path.display())))?;
     let mut place = header.first;
@@ -326,7 +361,10 @@ fn replay_file(
         }
         tail.term = frame.term;
         tail.bytes += frame.bytes as u64;
-        place = Place { index: place.index + u64::from(frame.count), previous_crc: frame.crc };
+        place = Place {
+            index: place.index + u64::from(frame.count),
+            previous_crc: frame.crc,
+        };
         offset += frame.bytes;
     }
     let mut ahead = offset + ALIGN;
@@ -336,7 +374,10 @@ fn replay_file(
         }
         ahead += ALIGN;
     }
-    if file.get(offset..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0)) {
+    if file
+        .get(offset..)
+        .is_some_and(|rest| rest.iter().any(|byte| *byte != 0))
+    {
         tracing::warn!(file = %path.display(), offset, "the last write to the journal was torn, and is cut off");
     }
     Ok(place)

@@ -1,9 +1,37 @@
 //! The nameserver: namespace, blocks, placement, journal and its Cap'n Proto service.
+//!
+//! [`start`] runs one on a thread of its own. It is never on the data path: clients and dataservers move
+//! blocks among themselves with the tickets that it signs. All that changes passes through one pure state
+//! machine as commands that are durable first; what is only known in memory (who is alive, who reads) can be
+//! lost at any time.
+
+mod allocate;
+mod answers;
 pub mod config;
+mod core;
+mod dataserver;
 pub mod error;
-mod path;
-mod state;
+mod health;
 mod journal;
 mod log;
+mod maintenance;
+mod orphans;
+mod path;
+mod placement;
+mod readers;
+mod redundancy;
+mod repair;
+mod reports;
+mod server;
+mod service;
 mod snapshot;
+mod state;
 mod store;
+mod uploads;
+mod view;
+mod writer;
+
+pub use config::Config;
+pub use error::{Error, Kind};
+pub use server::{Handle, Page, start};
+pub use view::View;

@@ -37,7 +37,12 @@ impl Log for Uring {
     async fn create(&self, path: &Path, bytes: u64) -> io::Result<Self::File> {
         /// Zeros a write: so that other work of the thread goes on in between.
         const STEP_BYTES: u64 = 1024 * 1024;
-        let file = tokio_uring::fs::OpenOptions::new().write(true).create(true).truncate(true).open(path).await?;
+        let file = tokio_uring::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)
+            .await?;
         let mut zeros = vec![0; bytes.min(STEP_BYTES) as usize];
         let mut offset = 0;
         while offset < bytes {
@@ -99,21 +104,19 @@ struct Open<F> {
 
 impl<L: Log> Journal<L> {
     /// A writer that goes on behind the last file, `sequence`, at `place`; it begins a file of its own.
-    pub fn new(
-        log: L,
-        dir: &Path,
-        cluster: ClusterId,
-        file_bytes: u64,
-        sequence: u64,
-        place: Place,
-    ) -> Self {
+    pub fn new(log: L, dir: &Path, cluster: ClusterId, file_bytes: u64, sequence: u64, place: Place) -> Self {
         let dir = dir.join(journal::FOLDER);
-        Self { log, dir, cluster, file_bytes, sequence, place, open: None, latched: None, bytes: 0 }
-    }
-
-    /// Index that the next command gets.
-    pub fn next_index(&self) -> u64 {
-        self.place.index
+        Self {
+            log,
+            dir,
+            cluster,
+            file_bytes,
+            sequence,
+            place,
+            open: None,
+            latched: None,
+            bytes: 0,
+        }
     }
 
     /// Sequence of the last file begun.
@@ -140,10 +143,16 @@ impl<L: Log> Journal<L> {
             return Err(Refused::Latched(why.clone()));
         }
         let frame_bytes = (FRAME_HEADER_BYTES + 9 + commands.iter().map(Vec::len).sum::<usize>()) as u64;
-        if self.open.as_ref().is_none_or(|open| open.offset + frame_bytes > self.file_bytes) {
+        if self
+            .open
+            .as_ref()
+            .is_none_or(|open| open.offset + frame_bytes > self.file_bytes)
+        {
             self.rotate().await?;
         }
-        let Some(open) = &self.open else { return Err(Refused::NoSpace("no journal file is open".into())) };
+        let Some(open) = &self.open else {
+            return Err(Refused::NoSpace("no journal file is open".into()));
+        };
         let (frame, crc) = journal::encode_frame(open.seed, term, self.place, commands);
         let bytes = frame.len() as u64;
         let written = match self.log.write(&open.file, open.offset, frame).await {
@@ -161,7 +170,10 @@ impl<L: Log> Journal<L> {
             open.offset += bytes;
         }
         self.bytes += bytes;
-        self.place = Place { index: self.place.index + commands.len() as u64, previous_crc: crc };
+        self.place = Place {
+            index: self.place.index + commands.len() as u64,
+            previous_crc: crc,
+        };
         Ok(())
     }
 
@@ -196,7 +208,11 @@ impl<L: Log> Journal<L> {
         if let Err(error) = self.log.rename(&draft, &path).await {
             return Err(self.latch(format!("renaming a journal file failed: {error}")));
         }
-        self.open = Some(Open { file, seed: header.seed, offset: HEADER_BYTES as u64 });
+        self.open = Some(Open {
+            file,
+            seed: header.seed,
+            offset: HEADER_BYTES as u64,
+        });
         self.sequence = header.sequence;
         Ok(closed)
     }

@@ -19,12 +19,18 @@ pub fn parts(path: &str) -> Result<Vec<&str>> {
             path.chars().take(40).collect::<String>().escape_default()
         )));
     }
-    path.split('/').filter(|part| !part.is_empty()).map(checked).collect()
+    path.split('/')
+        .filter(|part| !part.is_empty())
+        .map(checked)
+        .collect()
 }
 
 fn checked(part: &str) -> Result<&str> {
     let why = if part.len() > NAME_BYTES_MAX {
-        format!("a name of {} bytes, at most {NAME_BYTES_MAX} are allowed", part.len())
+        format!(
+            "a name of {} bytes, at most {NAME_BYTES_MAX} are allowed",
+            part.len()
+        )
     } else if part == "." || part == ".." {
         format!("'{part}' is not allowed in a path")
     } else if part.contains('\0') {
@@ -87,7 +93,9 @@ mod tests {
     fn what_is_refused() {
         let long_name = "n".repeat(NAME_BYTES_MAX + 1);
         let long_path = "/n".repeat(PATH_BYTES_MAX / 2 + 1);
-        let bad = ["..", "/a/../b", "./a", "/a/.", "a\0b", "a\nb", "a/\u{7f}", "\u{85}", &long_name, &long_path];
+        let bad = [
+            "..", "/a/../b", "./a", "/a/.", "a\0b", "a\nb", "a/\u{7f}", "\u{85}", &long_name, &long_path,
+        ];
         for path in bad {
             assert_eq!(parts(path).unwrap_err().kind, ProblemKind::Invalid, "{path:?}");
         }

@@ -68,7 +68,9 @@ pub fn write(dir: &Path, cluster: ClusterId, state: &State) -> Result<u64, Error
             file.write_all(chunk)
         })?;
         file.write_all(&chunk_header(seed, END, chunks, &[]))?;
-        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        file.into_inner()
+            .map_err(io::IntoInnerError::into_error)?
+            .sync_all()?;
         fs::rename(&draft, &path)?;
         fs::File::open(dir)?.sync_all()?;
         Ok(bytes)
@@ -106,7 +108,8 @@ fn chunk_header(seed: u32, section: u32, rows: u32, chunk: &[u8]) -> [u8; CHUNK_
 /// # Errors
 /// `Damaged` when any byte is not what was written; `Format` of a newer version; `Io`.
 pub fn read(dir: &Path, path: &Path, cluster: ClusterId) -> Result<State, Error> {
-    let damaged = |what: String| Error::damaged(dir, format!("the snapshot {} is damaged: {what}", path.display()));
+    let damaged =
+        |what: String| Error::damaged(dir, format!("the snapshot {} is damaged: {what}", path.display()));
     let file = fs::File::open(path).map_err(Error::io(format!("cannot read {}", path.display())))?;
     let mut file = BufReader::with_capacity(1 << 20, file);
     let mut fill = |bytes: &mut [u8]| {
@@ -123,7 +126,11 @@ pub fn read(dir: &Path, path: &Path, cluster: ClusterId) -> Result<State, Error>
     }
     let format = word(&header, 8);
     if format > FORMAT {
-        return Err(Error::Format { path: path.to_owned(), found: format, supported: FORMAT });
+        return Err(Error::Format {
+            path: path.to_owned(),
+            found: format,
+            supported: FORMAT,
+        });
     }
     if header[16..32] != cluster.0 {
         return Err(damaged("it is another cluster's".to_owned()));
@@ -154,7 +161,9 @@ pub fn read(dir: &Path, path: &Path, cluster: ClusterId) -> Result<State, Error>
         }
         let section = Section::from_number(number)
             .ok_or_else(|| damaged(format!("section {number} is none that this version knows")))?;
-        reader.chunk(section, rows, &chunk).map_err(|problem| damaged(problem.message))?;
+        reader
+            .chunk(section, rows, &chunk)
+            .map_err(|problem| damaged(problem.message))?;
         chunks += 1;
     }
     if fill(&mut [0]).is_ok() {

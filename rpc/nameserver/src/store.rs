@@ -53,10 +53,17 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Opened, Error> {
         let folder = dir.join(journal::FOLDER);
         fs::create_dir_all(&folder).map_err(Error::io(format!("cannot make {}", folder.display())))?;
-        let store = Self { dir: dir.to_owned(), _lock: lock(dir)?, cluster: ClusterId::default() };
+        let store = Self {
+            dir: dir.to_owned(),
+            _lock: lock(dir)?,
+            cluster: ClusterId::default(),
+        };
         let snapshots = snapshot::list(dir)?;
         let files = journal::files(dir)?;
-        let store = Self { cluster: identity(dir, snapshots.is_empty() && files.is_empty())?, ..store };
+        let store = Self {
+            cluster: identity(dir, snapshots.is_empty() && files.is_empty())?,
+            ..store
+        };
         let mut failed = None;
         for (_, path) in &snapshots {
             match snapshot::read(dir, path, store.cluster) {
@@ -82,7 +89,11 @@ impl Store {
             Ok(())
         })?;
         state.take_changed();
-        Ok(Opened { store: self, state, tail })
+        Ok(Opened {
+            store: self,
+            state,
+            tail,
+        })
     }
 
     /// Writes a snapshot of `state`, and lets go of what no start needs any more.
@@ -90,7 +101,10 @@ impl Store {
     /// # Errors
     /// `Io`; the older snapshots and the journal are there then.
     pub fn snapshot(dir: &Path, cluster: ClusterId, state: &State) -> Result<(), Error> {
-        if snapshot::list(dir)?.first().is_none_or(|(applied, _)| *applied != state.applied()) {
+        if snapshot::list(dir)?
+            .first()
+            .is_none_or(|(applied, _)| *applied != state.applied())
+        {
             snapshot::write(dir, cluster, state)?;
         }
         prune(dir, cluster)
@@ -119,13 +133,16 @@ impl Store {
 
 /// Removes all but the newest snapshots, and the journal files that the oldest kept one holds.
 fn prune(dir: &Path, cluster: ClusterId) -> Result<(), Error> {
-    let remove = |path: &Path| fs::remove_file(path).map_err(Error::io(format!("cannot remove {}", path.display())));
+    let remove =
+        |path: &Path| fs::remove_file(path).map_err(Error::io(format!("cannot remove {}", path.display())));
     let snapshots = snapshot::list(dir)?;
     for (_, path) in snapshots.iter().skip(snapshot::KEPT) {
         remove(path)?;
     }
     // With a single snapshot the journal from the first command on is its reserve.
-    let Some((oldest, _)) = snapshots.get(snapshot::KEPT - 1) else { return Ok(()) };
+    let Some((oldest, _)) = snapshots.get(snapshot::KEPT - 1) else {
+        return Ok(());
+    };
     let files = journal::files(dir)?;
     for pair in files.windows(2) {
         let next = journal::read_header(dir, &pair[1].1, cluster, pair[1].0)?;
@@ -160,12 +177,19 @@ fn identity(dir: &Path, fresh: bool) -> Result<ClusterId, Error> {
             let found: Identity = toml::from_str(&text)
                 .map_err(|error| Error::damaged(dir, format!("{} can't be read: {error}", path.display())))?;
             match found.format > FORMAT {
-                true => Err(Error::Format { path, found: found.format, supported: FORMAT }),
+                true => Err(Error::Format {
+                    path,
+                    found: found.format,
+                    supported: FORMAT,
+                }),
                 false => Ok(found.cluster),
             }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && fresh => {
-            let made = Identity { format: FORMAT, cluster: ClusterId::random() };
+            let made = Identity {
+                format: FORMAT,
+                cluster: ClusterId::random(),
+            };
             let text = toml::to_string(&made).expect("an identity has a form in TOML");
             let draft = dir.join("nameserver.toml.tmp");
             let written = (|| {
@@ -178,9 +202,10 @@ fn identity(dir: &Path, fresh: bool) -> Result<ClusterId, Error> {
             written.map_err(Error::io(format!("cannot write {}", path.display())))?;
             Ok(made.cluster)
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(Error::damaged(dir, format!("{} is missing beside a journal", path.display())))
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::damaged(
+            dir,
+            format!("{} is missing beside a journal", path.display()),
+        )),
         Err(error) => Err(Error::io(format!("cannot read {}", path.display()))(error)),
     }
 }

@@ -69,7 +69,10 @@ fn command(number: u64) -> Command {
 }
 
 fn run<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(future)
 }
 
 fn folder() -> tempfile::TempDir {
@@ -82,14 +85,24 @@ fn journal(dir: &Path, log: Plain, tail: Tail) -> Journal<Plain> {
     Journal::new(log, dir, CLUSTER, FILE_BYTES_MIN, tail.sequence, tail.place)
 }
 
-const EMPTY: Tail =
-    Tail { place: Place { index: 1, previous_crc: 0 }, term: 0, sequence: 0, bytes: 0, files: 0 };
+const EMPTY: Tail = Tail {
+    place: Place {
+        index: 1,
+        previous_crc: 0,
+    },
+    term: 0,
+    sequence: 0,
+    bytes: 0,
+    files: 0,
+};
 
 /// Appends groups of these sizes; the numbers of commands go on from `from`.
 fn append(journal: &mut Journal<Plain>, term: u64, from: u64, groups: &[u64]) {
     let mut number = from;
     for &size in groups {
-        let group: Vec<_> = (number..number + size).map(|number| encode_command(&command(number))).collect();
+        let group: Vec<_> = (number..number + size)
+            .map(|number| encode_command(&command(number)))
+            .collect();
         run(journal.append(term, &group)).unwrap();
         number += size;
     }
@@ -135,7 +148,11 @@ fn what_was_appended_comes_back_from_any_command_on() {
         dir.path().join(FOLDER).join(journal::file_name(5)),
     )
     .unwrap();
-    assert_eq!(read(dir.path(), 6).unwrap_err().kind(), Kind::Damaged, "files 4 is missing");
+    assert_eq!(
+        read(dir.path(), 6).unwrap_err().kind(),
+        Kind::Damaged,
+        "files 4 is missing"
+    );
 }
 
 #[test]
@@ -183,10 +200,18 @@ fn a_torn_tail_is_cut_wherever_it_tears() {
         // Lost from `cut` on, as when the file was zeros; or all but what lies from there on.
         for front in [true, false] {
             let mut torn = whole.clone();
-            if front { torn[cut..end].fill(0) } else { torn[kept..=cut].fill(0) }
+            if front {
+                torn[cut..end].fill(0)
+            } else {
+                torn[kept..=cut].fill(0)
+            }
             fs::write(&path, &torn).unwrap();
             let (seen, tail) = read(dir.path(), 0).unwrap();
-            assert_eq!((seen.len(), tail.place), (3, place), "cut at {cut}, front {front}");
+            assert_eq!(
+                (seen.len(), tail.place),
+                (3, place),
+                "cut at {cut}, front {front}"
+            );
         }
     }
     // What was cut stays cut, though its bytes are there, once the next start has written behind it.
@@ -237,7 +262,10 @@ fn any_flipped_byte_is_found_or_means_nothing() {
         fs::write(&path, &flipped).unwrap();
         match read(dir.path(), 0) {
             // Four bytes of a frame's header are kept for later.
-            Ok((seen, _)) => assert!((last + 36..last + 40).contains(&at) && seen.len() == 6, "byte {at}"),
+            Ok((seen, _)) => assert!(
+                (last + 36..last + 40).contains(&at) && seen.len() == 6,
+                "byte {at}"
+            ),
             Err(error) => assert_eq!(error.kind(), Kind::Damaged, "byte {at}"),
         }
     }
@@ -255,7 +283,10 @@ fn a_failed_write_or_flush_latches() {
         let group = [encode_command(&command(2))];
         assert!(matches!(run(writer.append(1, &group)), Err(Refused::Latched(_))));
         log.fail.set(None);
-        assert!(matches!(run(writer.append(1, &group)), Err(Refused::Latched(_))), "a second try lies");
+        assert!(
+            matches!(run(writer.append(1, &group)), Err(Refused::Latched(_))),
+            "a second try lies"
+        );
         assert!(matches!(run(writer.rotate()), Err(Refused::Latched(_))));
         let (seen, _) = read(dir.path(), 0).unwrap();
         assert!(seen.len() <= 2 && seen[0] == 1);
@@ -270,12 +301,18 @@ fn no_space_is_no_failure() {
     let group = |number| [encode_command(&command(number))];
     for step in 0..3 {
         log.fail.set(Some((step, io::ErrorKind::StorageFull)));
-        assert!(matches!(run(writer.append(1, &group(1))), Err(Refused::NoSpace(_))), "making the first file");
+        assert!(
+            matches!(run(writer.append(1, &group(1))), Err(Refused::NoSpace(_))),
+            "making the first file"
+        );
     }
     log.fail.set(None);
     run(writer.append(1, &group(1))).unwrap();
     log.fail.set(Some((0, io::ErrorKind::StorageFull)));
-    assert!(matches!(run(writer.append(1, &group(2))), Err(Refused::NoSpace(_))));
+    assert!(matches!(
+        run(writer.append(1, &group(2))),
+        Err(Refused::NoSpace(_))
+    ));
     log.fail.set(None);
     run(writer.append(1, &group(2))).unwrap();
     assert_eq!(read(dir.path(), 0).unwrap().0, [1, 2]);
@@ -288,13 +325,18 @@ fn the_uring_log_is_one_too() {
     tokio_uring::start(async move {
         let mut writer = Journal::new(Uring, &path, CLUSTER, FILE_BYTES_MIN, 0, EMPTY.place);
         for number in 1..4 {
-            writer.append(1, &[encode_command(&command(number))]).await.unwrap();
+            writer
+                .append(1, &[encode_command(&command(number))])
+                .await
+                .unwrap();
         }
         writer.rotate().await.unwrap();
         writer.append(1, &[encode_command(&command(4))]).await.unwrap();
     });
     assert_eq!(read(dir.path(), 0).unwrap().0, [1, 2, 3, 4]);
-    let bytes = fs::metadata(dir.path().join(FOLDER).join(journal::file_name(1))).unwrap().len();
+    let bytes = fs::metadata(dir.path().join(FOLDER).join(journal::file_name(1)))
+        .unwrap()
+        .len();
     assert_eq!(bytes, FILE_BYTES_MIN);
     assert!(matches!(read(dir.path(), 9), Ok((seen, tail)) if seen.is_empty() && tail.place.index == 10));
 }

@@ -44,7 +44,16 @@ pub struct Block {
 impl Block {
     /// A block without replicas.
     pub fn new(version: u64, index: u32, length: u32, crc32c: u32, wanted: u8) -> Self {
-        Self { version, index, length, crc32c, wanted, count: 0, states: 0, volumes: [0; REPLICAS_MAX] }
+        Self {
+            version,
+            index,
+            length,
+            crc32c,
+            wanted,
+            count: 0,
+            states: 0,
+            volumes: [0; REPLICAS_MAX],
+        }
     }
 
     /// Its replicas, in the order in which they came.
@@ -59,7 +68,9 @@ impl Block {
 
     /// How many replicas are good.
     pub fn good(&self) -> usize {
-        self.replicas().filter(|(_, state)| *state == ReplicaState::Good).count()
+        self.replicas()
+            .filter(|(_, state)| *state == ReplicaState::Good)
+            .count()
     }
 
     /// Whether there is no room for another replica on the map.
@@ -69,7 +80,12 @@ impl Block {
 
     /// The replica on a volume, as the volume would tell of it.
     pub fn as_replica(&self, block: BlockId, state: ReplicaState) -> Replica {
-        Replica { block, length: self.length, crc32c: self.crc32c, state }
+        Replica {
+            block,
+            length: self.length,
+            crc32c: self.crc32c,
+            state,
+        }
     }
 
     /// Whether the row can be what a snapshot holds.
@@ -79,7 +95,9 @@ impl Block {
     }
 
     fn place(&self, volume: VolumeIndex) -> Option<usize> {
-        self.volumes[..usize::from(self.count)].iter().position(|&held| held == volume)
+        self.volumes[..usize::from(self.count)]
+            .iter()
+            .position(|&held| held == volume)
     }
 
     fn state_at(&self, at: usize) -> ReplicaState {
@@ -206,7 +224,8 @@ impl Blocks {
     /// # Errors
     /// `NotFound` when it has never joined.
     pub fn known(&self, id: VolumeId) -> Result<VolumeIndex> {
-        self.index_of(id).ok_or_else(|| Problem::not_found(format!("volume {id} has never joined this cluster")))
+        self.index_of(id)
+            .ok_or_else(|| Problem::not_found(format!("volume {id} has never joined this cluster")))
     }
 
     /// Blocks whose replicas have changed since the last call.
@@ -272,8 +291,12 @@ impl Blocks {
 
     /// Takes a replica off the map; `delete` when the volume still has it. Whether it was on the map.
     pub(super) fn drop_replica(&mut self, id: BlockId, index: VolumeIndex, delete: bool) -> bool {
-        let Some(mut block) = self.table.get(id.0).copied() else { return false };
-        let Some(at) = block.place(index) else { return false };
+        let Some(mut block) = self.table.get(id.0).copied() else {
+            return false;
+        };
+        let Some(at) = block.place(index) else {
+            return false;
+        };
         self.count(index, id, &block, block.state_at(at), false);
         block.take(at);
         self.table.insert(id.0, block);
@@ -286,8 +309,12 @@ impl Blocks {
 
     /// Sets what is known of a replica. Whether it is on the map.
     pub(super) fn set_state(&mut self, id: BlockId, index: VolumeIndex, state: ReplicaState) -> bool {
-        let Some(mut block) = self.table.get(id.0).copied() else { return false };
-        let Some(at) = block.place(index) else { return false };
+        let Some(mut block) = self.table.get(id.0).copied() else {
+            return false;
+        };
+        let Some(at) = block.place(index) else {
+            return false;
+        };
         if block.state_at(at) != state {
             self.count(index, id, &block, block.state_at(at), false);
             block.set_state_at(at, state);
@@ -300,7 +327,9 @@ impl Blocks {
 
     /// Takes a block off the map: its volumes owe its deletion.
     pub(super) fn release(&mut self, id: BlockId) {
-        let Some(block) = self.table.remove(id.0) else { return };
+        let Some(block) = self.table.remove(id.0) else {
+            return;
+        };
         for (index, state) in block.replicas() {
             self.count(index, id, &block, state, false);
             self.owe(index, id);
@@ -310,7 +339,9 @@ impl Blocks {
 
     /// The volume has deleted these, or never had them.
     pub(super) fn deleted(&mut self, index: VolumeIndex, blocks: &[BlockId]) {
-        let Some(volume) = self.volumes.get_mut(usize::from(index)) else { return };
+        let Some(volume) = self.volumes.get_mut(usize::from(index)) else {
+            return;
+        };
         for block in blocks {
             self.pending -= u64::from(volume.pending.remove(&block.0));
         }
@@ -319,16 +350,25 @@ impl Blocks {
     /// Restores a volume of a snapshot; volumes come before blocks, in the order of their indices.
     pub(super) fn restore_volume(&mut self, row: &VolumeRow) -> Result<()> {
         if self.index_of(row.id).is_some() {
-            return Err(Problem::invalid(format!("volume {} stands twice in the snapshot", row.id)));
+            return Err(Problem::invalid(format!(
+                "volume {} stands twice in the snapshot",
+                row.id
+            )));
         }
         self.join(row).map(|_| ())
     }
 
     /// Restores a block of a snapshot.
     pub(super) fn restore(&mut self, id: u64, block: Block) -> Result<()> {
-        let known = block.is_sound() && block.replicas().all(|(index, _)| usize::from(index) < self.volumes.len());
+        let known = block.is_sound()
+            && block
+                .replicas()
+                .all(|(index, _)| usize::from(index) < self.volumes.len());
         if !known {
-            return Err(Problem::invalid(format!("block {} in the snapshot names unknown volumes", BlockId(id))));
+            return Err(Problem::invalid(format!(
+                "block {} in the snapshot names unknown volumes",
+                BlockId(id)
+            )));
         }
         for (index, state) in block.replicas() {
             self.count(index, BlockId(id), &block, state, true);
@@ -367,7 +407,12 @@ mod tests {
     fn volumes(count: u8) -> Blocks {
         let mut blocks = Blocks::default();
         for n in 0..count {
-            blocks.join(&VolumeRow { id: VolumeId([n; 16]), ..VolumeRow::default() }).unwrap();
+            blocks
+                .join(&VolumeRow {
+                    id: VolumeId([n; 16]),
+                    ..VolumeRow::default()
+                })
+                .unwrap();
         }
         blocks
     }
@@ -383,8 +428,14 @@ mod tests {
         assert!(blocks.drop_replica(BlockId(5), 1, true));
         assert!(!blocks.drop_replica(BlockId(5), 1, true));
         blocks.release(BlockId(6));
-        assert!(!blocks.add_replica(BlockId(6), 2), "a copy that comes after the block has gone");
-        assert!(!blocks.add_replica(BlockId(5), 1), "a copy where the block is to be deleted");
+        assert!(
+            !blocks.add_replica(BlockId(6), 2),
+            "a copy that comes after the block has gone"
+        );
+        assert!(
+            !blocks.add_replica(BlockId(5), 1),
+            "a copy where the block is to be deleted"
+        );
         assert_eq!((blocks.corrupt(), blocks.pending()), (1, 4));
         for index in 0..3 {
             let held: Vec<_> = blocks

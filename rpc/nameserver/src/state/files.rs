@@ -12,6 +12,8 @@ use crate::path;
 
 /// Entries of the longest list.
 pub const LIST_MAX: usize = 1000;
+/// Bytes of paths after which a list ends: an answer has to fit into a message of 1 MiB.
+const LIST_BYTES_MAX: usize = 512 * 1024;
 
 impl State {
     /// What is at `path`.
@@ -40,7 +42,10 @@ impl State {
     ) -> Result<(Vec<FileInfo>, bool)> {
         let mut base_parts = path::parts(path)?;
         let Found::Directory(mut base) = self.names.find(&base_parts)? else {
-            return Err(Problem::invalid(format!("{} is a file, not a directory", path::joined(&base_parts))));
+            return Err(Problem::invalid(format!(
+                "{} is a file, not a directory",
+                path::joined(&base_parts)
+            )));
         };
         let mut after = path::parts(after)?;
         let mut name_prefix = prefix;
@@ -59,21 +64,30 @@ impl State {
             };
             name_prefix = name;
         }
-        if after.first().is_some_and(|first| *first < name_prefix && !first.starts_with(name_prefix)) {
+        if after
+            .first()
+            .is_some_and(|first| *first < name_prefix && !first.starts_with(name_prefix))
+        {
             after = Vec::new();
         }
         let depth = base_parts.len();
         let limit = limit.clamp(1, LIST_MAX);
         let mut entries = Vec::new();
+        let mut path_bytes = 0;
         for id in self.from(base, name_prefix, &after, recursive) {
             let info = self.info(id);
-            let fits = info.path.split('/').nth(depth + 1).is_some_and(|name| name.starts_with(name_prefix));
+            let fits = info
+                .path
+                .split('/')
+                .nth(depth + 1)
+                .is_some_and(|name| name.starts_with(name_prefix));
             if !fits {
                 break;
             }
-            if entries.len() == limit {
+            if entries.len() == limit || path_bytes > LIST_BYTES_MAX {
                 return Ok((entries, true));
             }
+            path_bytes += info.path.len() + info.content_type.len();
             entries.push(info);
         }
         Ok((entries, false))
@@ -101,7 +115,13 @@ impl State {
 
     /// What people are told of an inode.
     pub(crate) fn info(&self, id: u64) -> FileInfo {
-        let Some(Inode { name, created_unix_ms, body, .. }) = self.names.get(id) else {
+        let Some(Inode {
+            name,
+            created_unix_ms,
+            body,
+            ..
+        }) = self.names.get(id)
+        else {
             return FileInfo::default();
         };
         let info = FileInfo {
@@ -111,14 +131,19 @@ impl State {
             ..FileInfo::default()
         };
         match body {
-            Body::Directory { entries, modified_unix_ms } => FileInfo {
+            Body::Directory {
+                entries,
+                modified_unix_ms,
+            } => FileInfo {
                 directory: true,
                 modified_unix_ms: *modified_unix_ms,
                 children: entries.len() as u32,
                 ..info
             },
             Body::File { version } => {
-                let Some(row) = self.versions.get(*version) else { return info };
+                let Some(row) = self.versions.get(*version) else {
+                    return info;
+                };
                 FileInfo {
                     version: *version,
                     size_bytes: row.size_bytes,
@@ -144,10 +169,18 @@ impl State {
             (_, left) => return Err(no_parent(&parts, left)),
         }
         let id = self.names.make_directories(&parts, at_unix_ms)?;
-        Ok(Outcome::Made { file: Box::new(self.info(id)) })
+        Ok(Outcome::Made {
+            file: Box::new(self.info(id)),
+        })
     }
 
-    pub(super) fn rename(&mut self, from: &str, to: &str, overwrite: bool, at_unix_ms: u64) -> Result<Outcome> {
+    pub(super) fn rename(
+        &mut self,
+        from: &str,
+        to: &str,
+        overwrite: bool,
+        at_unix_ms: u64,
+    ) -> Result<Outcome> {
         let (from, to) = (path::parts(from)?, path::parts(to)?);
         let (Found::Directory(id) | Found::File(id, _)) = self.names.find(&from)?;
         let found = self.names.find(&from)?;
@@ -185,18 +218,27 @@ impl State {
             Found::Directory(id) if !recursive && !self.names.entries(id).is_empty() => {
                 return Err(Problem::new(
                     ProblemKind::Invalid,
-                    format!("{} is a directory with entries; remove it recursively (-r)", path::joined(&parts)),
+                    format!(
+                        "{} is a directory with entries; remove it recursively (-r)",
+                        path::joined(&parts)
+                    ),
                 ));
             }
             Found::Directory(id) | Found::File(id, _) => id,
         };
         let versions = self.names.remove(id, at_unix_ms);
         let files = versions.len() as u64;
-        let bytes = versions.into_iter().map(|version| self.condemn(version, at_unix_ms)).sum();
+        let bytes = versions
+            .into_iter()
+            .map(|version| self.condemn(version, at_unix_ms))
+            .sum();
         Ok(Outcome::Removed { files, bytes })
     }
 }
 
 fn no_parent(parts: &[&str], left: usize) -> Problem {
-    Problem::not_found(format!("there is no directory {}", path::joined(&parts[..parts.len() - left + 1])))
+    Problem::not_found(format!(
+        "there is no directory {}",
+        path::joined(&parts[..parts.len() - left + 1])
+    ))
 }

@@ -65,7 +65,9 @@ impl Lease {
     /// `Invalid` for a place that is taken or too far.
     pub fn takes(&self, index: u32, block: BlockId) -> Result<bool> {
         if index >= FILE_BLOCKS_MAX {
-            return Err(Problem::invalid(format!("a file has at most {FILE_BLOCKS_MAX} blocks")));
+            return Err(Problem::invalid(format!(
+                "a file has at most {FILE_BLOCKS_MAX} blocks"
+            )));
         }
         match self.blocks.get(&index) {
             Some(&there) if there == block.0 => Ok(false),
@@ -81,7 +83,11 @@ impl Lease {
     /// Takes a block in that [`Lease::takes`] has let through, and goes on with the run as far as it leads.
     pub fn add(&mut self, index: u32, block: BlockId, rows: &Blocks) {
         self.blocks.insert(index, block.0);
-        while let Some(row) = self.blocks.get(&self.run.blocks).and_then(|&id| rows.get(BlockId(id))) {
+        while let Some(row) = self
+            .blocks
+            .get(&self.run.blocks)
+            .and_then(|&id| rows.get(BlockId(id)))
+        {
             let Block { length, crc32c, .. } = *row;
             self.run.blocks += 1;
             self.run.length_bytes += u64::from(length);

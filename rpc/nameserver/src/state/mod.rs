@@ -4,6 +4,7 @@
 //! durable; one that is refused has changed nothing.
 
 pub mod blocks;
+mod check;
 pub mod command;
 mod files;
 pub mod leases;
@@ -179,18 +180,42 @@ impl State {
                 }
                 Ok(Outcome::Done)
             }
-            Command::Mkdir { path, parents, at_unix_ms, .. } => self.mkdir(path, *parents, *at_unix_ms),
-            Command::Rename { from, to, overwrite, at_unix_ms, .. } => {
-                self.rename(from, to, *overwrite, *at_unix_ms)
-            }
-            Command::Remove { path, recursive, at_unix_ms, .. } => self.remove(path, *recursive, *at_unix_ms),
-            Command::Begin { path, overwrite, replication, content_type, at_unix_ms, .. } => {
-                self.begin(path, *overwrite, *replication, content_type, *at_unix_ms)
-            }
+            Command::Mkdir {
+                path,
+                parents,
+                at_unix_ms,
+                ..
+            } => self.mkdir(path, *parents, *at_unix_ms),
+            Command::Rename {
+                from,
+                to,
+                overwrite,
+                at_unix_ms,
+                ..
+            } => self.rename(from, to, *overwrite, *at_unix_ms),
+            Command::Remove {
+                path,
+                recursive,
+                at_unix_ms,
+                ..
+            } => self.remove(path, *recursive, *at_unix_ms),
+            Command::Begin {
+                path,
+                overwrite,
+                replication,
+                content_type,
+                at_unix_ms,
+                ..
+            } => self.begin(path, *overwrite, *replication, content_type, *at_unix_ms),
             Command::AddBlocks { lease, blocks, .. } => self.add_blocks(*lease, blocks),
-            Command::Commit { lease, blocks, length_bytes, crc32c, at_unix_ms, .. } => {
-                self.commit(*lease, (*blocks, *length_bytes, *crc32c), *at_unix_ms)
-            }
+            Command::Commit {
+                lease,
+                blocks,
+                length_bytes,
+                crc32c,
+                at_unix_ms,
+                ..
+            } => self.commit(*lease, (*blocks, *length_bytes, *crc32c), *at_unix_ms),
             Command::Abandon { lease, .. } => {
                 self.held(*lease)?;
                 self.let_go(*lease);
@@ -229,7 +254,9 @@ impl State {
             }
             Command::Drop { block, volume } => match self.blocks.drop_replica(*block, *volume, true) {
                 true => Ok(Outcome::Done),
-                false => Err(Problem::not_found(format!("block {block} has no replica on that volume"))),
+                false => Err(Problem::not_found(format!(
+                    "block {block} has no replica on that volume"
+                ))),
             },
         }
     }
@@ -260,7 +287,9 @@ impl State {
 
     /// Takes a version off: it waits until nobody can be reading it.
     fn condemn(&mut self, version: u64, at_unix_ms: u64) -> u64 {
-        let Some(row) = self.versions.get_mut(version) else { return 0 };
+        let Some(row) = self.versions.get_mut(version) else {
+            return 0;
+        };
         row.file = 0;
         self.file_bytes -= row.size_bytes;
         self.condemned.insert(version, at_unix_ms);
@@ -272,7 +301,10 @@ impl State {
             return;
         }
         if let Some(row) = self.versions.remove(version) {
-            row.blocks.ids().iter().for_each(|block| self.blocks.release(BlockId(*block)));
+            row.blocks
+                .ids()
+                .iter()
+                .for_each(|block| self.blocks.release(BlockId(*block)));
         }
     }
 

@@ -79,13 +79,25 @@ impl Default for Namespace {
     fn default() -> Self {
         let mut inodes = Table::default();
         inodes.insert(ROOT, directory(ROOT, "".into(), 0));
-        Self { inodes, next: ROOT + 1, files: 0 }
+        Self {
+            inodes,
+            next: ROOT + 1,
+            files: 0,
+        }
     }
 }
 
 fn directory(parent: u64, name: Arc<str>, at_unix_ms: u64) -> Inode {
-    let body = Body::Directory { entries: BTreeMap::new(), modified_unix_ms: at_unix_ms };
-    Inode { parent, name, created_unix_ms: at_unix_ms, body }
+    let body = Body::Directory {
+        entries: BTreeMap::new(),
+        modified_unix_ms: at_unix_ms,
+    };
+    Inode {
+        parent,
+        name,
+        created_unix_ms: at_unix_ms,
+        body,
+    }
 }
 
 impl Namespace {
@@ -131,7 +143,9 @@ impl Namespace {
         let mut at = ROOT;
         for (depth, part) in parts.iter().enumerate() {
             let left = parts.len() - depth;
-            let Some(&id) = self.entries(at).get(*part) else { return Ok((Found::Directory(at), left)) };
+            let Some(&id) = self.entries(at).get(*part) else {
+                return Ok((Found::Directory(at), left));
+            };
             match self.found(id) {
                 Found::Directory(directory) => at = directory,
                 file if left == 1 => return Ok((file, 0)),
@@ -150,7 +164,9 @@ impl Namespace {
     pub fn path_of(&self, mut id: u64) -> String {
         let mut names = Vec::new();
         while id != ROOT {
-            let Some(inode) = self.inodes.get(id) else { return String::new() };
+            let Some(inode) = self.inodes.get(id) else {
+                return String::new();
+            };
             names.push(&*inode.name);
             id = inode.parent;
         }
@@ -182,7 +198,10 @@ impl Namespace {
     pub fn make_directories(&mut self, parts: &[&str], at_unix_ms: u64) -> Result<u64> {
         let (found, left) = self.walk(parts)?;
         let Found::Directory(mut at) = found else {
-            return Err(Problem::invalid(format!("'{}' is a file, not a directory", path::joined(parts))));
+            return Err(Problem::invalid(format!(
+                "'{}' is a file, not a directory",
+                path::joined(parts)
+            )));
         };
         for part in &parts[parts.len() - left..] {
             let name: Arc<str> = (*part).into();
@@ -195,7 +214,15 @@ impl Namespace {
     pub fn add_file(&mut self, parent: u64, name: &str, version: u64, at_unix_ms: u64) -> u64 {
         let body = Body::File { version };
         self.files += 1;
-        self.add(Inode { parent, name: name.into(), created_unix_ms: at_unix_ms, body }, at_unix_ms)
+        self.add(
+            Inode {
+                parent,
+                name: name.into(),
+                created_unix_ms: at_unix_ms,
+                body,
+            },
+            at_unix_ms,
+        )
     }
 
     /// Points a file at another version; the one before.
@@ -259,14 +286,24 @@ impl Namespace {
             stack.push(self.entries(at).range::<str, _>(range));
             match self.entries(at).get(*part) {
                 Some(&id) if descend && matches!(self.found(id), Found::Directory(_)) => at = id,
-                _ => return Below { names: self, stack, descend },
+                _ => {
+                    return Below {
+                        names: self,
+                        stack,
+                        descend,
+                    };
+                }
             }
             if depth + 1 == after.len() {
                 break;
             }
         }
         stack.push(self.entries(at).range::<str, _>(..));
-        Below { names: self, stack, descend }
+        Below {
+            names: self,
+            stack,
+            descend,
+        }
     }
 
     /// Rows for a snapshot.
@@ -308,14 +345,20 @@ impl Namespace {
                     files += 1;
                     Body::File { version }
                 }
-                None => {
-                    Body::Directory { entries: BTreeMap::new(), modified_unix_ms: row.modified_unix_ms }
-                }
+                None => Body::Directory {
+                    entries: BTreeMap::new(),
+                    modified_unix_ms: row.modified_unix_ms,
+                },
             };
             if id != ROOT {
                 links.push((row.parent, name.clone(), id));
             }
-            let inode = Inode { parent: row.parent, name, created_unix_ms: row.created_unix_ms, body };
+            let inode = Inode {
+                parent: row.parent,
+                name,
+                created_unix_ms: row.created_unix_ms,
+                body,
+            };
             if id >= next || inodes.insert(id, inode).is_some() {
                 return Err(broken(format!("inode {id}")));
             }
@@ -332,7 +375,13 @@ impl Namespace {
                 return Err(broken(format!("inode {id} in {parent}")));
             }
         }
-        if !matches!(names.inodes.get(ROOT), Some(Inode { body: Body::Directory { .. }, .. })) {
+        if !matches!(
+            names.inodes.get(ROOT),
+            Some(Inode {
+                body: Body::Directory { .. },
+                ..
+            })
+        ) {
             return Err(broken("no root".to_owned()));
         }
         Ok(names)
@@ -348,8 +397,13 @@ impl Namespace {
     }
 
     fn link(&mut self, parent: u64, name: Arc<str>, id: u64, at_unix_ms: u64) {
-        if let Some(Inode { body: Body::Directory { entries, modified_unix_ms }, .. }) =
-            self.inodes.get_mut(parent)
+        if let Some(Inode {
+            body: Body::Directory {
+                entries,
+                modified_unix_ms,
+            },
+            ..
+        }) = self.inodes.get_mut(parent)
         {
             entries.insert(name, id);
             *modified_unix_ms = at_unix_ms;
@@ -357,11 +411,20 @@ impl Namespace {
     }
 
     fn unlink(&mut self, id: u64, at_unix_ms: u64) {
-        let Some((parent, name)) = self.inodes.get(id).map(|inode| (inode.parent, inode.name.clone())) else {
+        let Some((parent, name)) = self
+            .inodes
+            .get(id)
+            .map(|inode| (inode.parent, inode.name.clone()))
+        else {
             return;
         };
-        if let Some(Inode { body: Body::Directory { entries, modified_unix_ms }, .. }) =
-            self.inodes.get_mut(parent)
+        if let Some(Inode {
+            body: Body::Directory {
+                entries,
+                modified_unix_ms,
+            },
+            ..
+        }) = self.inodes.get_mut(parent)
         {
             entries.remove(&name);
             *modified_unix_ms = at_unix_ms;
@@ -422,8 +485,13 @@ mod tests {
     }
 
     fn paths(names: &Namespace, base: &[&str], after: &[&str], descend: bool) -> Vec<String> {
-        let Found::Directory(base) = names.find(base).unwrap() else { panic!("a directory") };
-        names.below(base, after, descend).map(|id| names.path_of(id)).collect()
+        let Found::Directory(base) = names.find(base).unwrap() else {
+            panic!("a directory")
+        };
+        names
+            .below(base, after, descend)
+            .map(|id| names.path_of(id))
+            .collect()
     }
 
     #[test]
@@ -435,7 +503,11 @@ mod tests {
             let after = path::parts(path).unwrap();
             assert_eq!(paths(&names, &[], &after, true), all[at + 1..], "after {path}");
         }
-        assert_eq!(paths(&names, &[], &["a", "xx"], true), all[2..], "after a name that has gone");
+        assert_eq!(
+            paths(&names, &[], &["a", "xx"], true),
+            all[2..],
+            "after a name that has gone"
+        );
         assert_eq!(paths(&names, &[], &["a", "x", "deeper"], true), all[2..]);
         assert_eq!(paths(&names, &[], &["a"], false), ["/a.b", "/c"]);
         assert_eq!(paths(&names, &["a", "y"], &["1"], false), ["/a/y/2"]);
@@ -444,14 +516,19 @@ mod tests {
     #[test]
     fn rename_moves_a_tree_and_remove_takes_it_out() {
         let mut names = tree(&["a/b/c", "a/b/d", "e"]);
-        let Found::Directory(b) = names.find(&["a", "b"]).unwrap() else { panic!("a directory") };
+        let Found::Directory(b) = names.find(&["a", "b"]).unwrap() else {
+            panic!("a directory")
+        };
         names.rename(b, ROOT, "z", 9);
         assert_eq!(paths(&names, &[], &[], true), ["/a", "/e", "/z", "/z/c", "/z/d"]);
         assert!(names.is_within(b, ROOT) && names.is_within(b, b) && !names.is_within(ROOT, b));
         assert_eq!(names.remove(b, 10), [7, 7]);
         assert_eq!((names.files(), names.directories()), (1, 1));
         assert_eq!(names.find(&["z"]).unwrap_err().kind, ProblemKind::NotFound);
-        assert_eq!(names.find(&["e", "below"]).unwrap_err().kind, ProblemKind::Invalid);
+        assert_eq!(
+            names.find(&["e", "below"]).unwrap_err().kind,
+            ProblemKind::Invalid
+        );
     }
 
     #[test]
@@ -460,9 +537,18 @@ mod tests {
         let rows = || names.rows().collect::<Vec<_>>();
         let again = Namespace::restore(names.next(), rows()).unwrap();
         assert_eq!(paths(&again, &[], &[], true), paths(&names, &[], &[], true));
-        assert_eq!((again.files(), again.directories()), (names.files(), names.directories()));
-        assert!(Namespace::restore(names.next() - 1, rows()).is_err(), "an id that is still to come");
+        assert_eq!(
+            (again.files(), again.directories()),
+            (names.files(), names.directories())
+        );
+        assert!(
+            Namespace::restore(names.next() - 1, rows()).is_err(),
+            "an id that is still to come"
+        );
         let orphan = rows().into_iter().filter(|(id, _)| *id != 2);
-        assert!(Namespace::restore(names.next(), orphan).is_err(), "a parent is missing");
+        assert!(
+            Namespace::restore(names.next(), orphan).is_err(),
+            "a parent is missing"
+        );
     }
 }

@@ -37,7 +37,9 @@ impl Requests {
 
     /// All of them, oldest first.
     pub fn rows(&self) -> impl Iterator<Item = (RequestId, &Outcome)> {
-        self.order.iter().filter_map(|request| Some((*request, self.outcomes.get(request)?)))
+        self.order
+            .iter()
+            .filter_map(|request| Some((*request, self.outcomes.get(request)?)))
     }
 }
 

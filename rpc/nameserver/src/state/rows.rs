@@ -41,9 +41,11 @@ impl Section {
     /// The section of this number.
     pub fn from_number(number: u32) -> Option<Self> {
         use Section::{Blocks, Condemned, Counters, Inodes, Leases, Pending, Requests, Versions, Volumes};
-        [Counters, Volumes, Pending, Blocks, Inodes, Versions, Condemned, Leases, Requests]
-            .into_iter()
-            .find(|section| *section as u32 == number)
+        [
+            Counters, Volumes, Pending, Blocks, Inodes, Versions, Condemned, Leases, Requests,
+        ]
+        .into_iter()
+        .find(|section| *section as u32 == number)
     }
 }
 
@@ -106,7 +108,12 @@ impl State {
     ) -> std::result::Result<(), E> {
         macro_rules! section {
             ($section:ident, $rows:expr) => {
-                let mut writer = Writer { section: Section::$section, rows: 0, bytes: Vec::new(), emit };
+                let mut writer = Writer {
+                    section: Section::$section,
+                    rows: 0,
+                    bytes: Vec::new(),
+                    emit,
+                };
                 for row in $rows {
                     writer.row(&row)?;
                 }
@@ -181,7 +188,9 @@ impl Reader {
     /// `Invalid` when its rows can't be read or do not fit what came before.
     pub fn chunk(&mut self, section: Section, rows: u32, bytes: &[u8]) -> Result<()> {
         if (section as u32) < self.last || self.last == 0 && section != Section::Counters {
-            return Err(Problem::invalid(format!("section {section:?} of the snapshot is out of order")));
+            return Err(Problem::invalid(format!(
+                "section {section:?} of the snapshot is out of order"
+            )));
         }
         self.last = section as u32;
         let mut left = bytes;
@@ -190,7 +199,10 @@ impl Reader {
         }
         match left {
             [] => Ok(()),
-            _ => Err(Problem::invalid(format!("{} bytes too many in section {section:?}", left.len()))),
+            _ => Err(Problem::invalid(format!(
+                "{} bytes too many in section {section:?}",
+                left.len()
+            ))),
         }
     }
 
@@ -265,4 +277,3 @@ fn take<T: DeserializeOwned>(left: &mut &[u8]) -> Result<T> {
     *left = rest;
     Ok(row)
 }
-

@@ -23,7 +23,10 @@ struct Chunk<T> {
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { chunks: BTreeMap::new(), rows: 0 }
+        Self {
+            chunks: BTreeMap::new(),
+            rows: 0,
+        }
     }
 }
 
@@ -42,19 +45,29 @@ impl<T> Table<T> {
     /// The row of `id`.
     pub fn get(&self, id: u64) -> Option<&T> {
         let chunk = self.chunks.get(&(id >> 8))?;
-        chunk.low.binary_search(&(id as u8)).ok().map(|at| &chunk.rows[at])
+        chunk
+            .low
+            .binary_search(&(id as u8))
+            .ok()
+            .map(|at| &chunk.rows[at])
     }
 
     /// The row of `id`, to change.
     pub fn get_mut(&mut self, id: u64) -> Option<&mut T> {
         let chunk = self.chunks.get_mut(&(id >> 8))?;
-        chunk.low.binary_search(&(id as u8)).ok().map(|at| &mut chunk.rows[at])
+        chunk
+            .low
+            .binary_search(&(id as u8))
+            .ok()
+            .map(|at| &mut chunk.rows[at])
     }
 
     /// Puts `row` under `id`; the row that was there comes back.
     pub fn insert(&mut self, id: u64, row: T) -> Option<T> {
-        let chunk =
-            self.chunks.entry(id >> 8).or_insert_with(|| Chunk { low: Vec::new(), rows: Vec::new() });
+        let chunk = self.chunks.entry(id >> 8).or_insert_with(|| Chunk {
+            low: Vec::new(),
+            rows: Vec::new(),
+        });
         match chunk.low.binary_search(&(id as u8)) {
             Ok(at) => Some(std::mem::replace(&mut chunk.rows[at], row)),
             Err(at) => {
@@ -90,24 +103,34 @@ impl<T> Table<T> {
     /// Rows with ids above `after`, by id; `None` from the first.
     pub fn after(&self, after: Option<u64>) -> impl Iterator<Item = (u64, &T)> {
         let from = after.map_or(0, |after| after >> 8);
-        self.range_chunks(from..).filter(move |(id, _)| after.is_none_or(|after| *id > after))
+        self.range_chunks(from..)
+            .filter(move |(id, _)| after.is_none_or(|after| *id > after))
     }
 
     fn range_chunks(&self, range: impl RangeBounds<u64>) -> impl Iterator<Item = (u64, &T)> {
-        self.chunks.range(range).flat_map(|(&high, chunk)| chunk.iter(high))
+        self.chunks
+            .range(range)
+            .flat_map(|(&high, chunk)| chunk.iter(high))
     }
 
     /// Rows whose ids have this low byte, by id.
     pub fn with_low_byte(&self, low: u8) -> impl Iterator<Item = (u64, &T)> {
         self.chunks.iter().filter_map(move |(&high, chunk)| {
-            chunk.low.binary_search(&low).ok().map(|at| (high << 8 | u64::from(low), &chunk.rows[at]))
+            chunk
+                .low
+                .binary_search(&low)
+                .ok()
+                .map(|at| (high << 8 | u64::from(low), &chunk.rows[at]))
         })
     }
 }
 
 impl<T> Chunk<T> {
     fn iter(&self, high: u64) -> impl Iterator<Item = (u64, &T)> {
-        self.low.iter().zip(&self.rows).map(move |(&low, row)| (high << 8 | u64::from(low), row))
+        self.low
+            .iter()
+            .zip(&self.rows)
+            .map(move |(&low, row)| (high << 8 | u64::from(low), row))
     }
 }
 

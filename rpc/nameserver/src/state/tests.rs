@@ -17,10 +17,21 @@ const NO: RequestId = RequestId { client: 0, number: 0 };
 /// A state that reigns over three volumes.
 fn state() -> State {
     let mut state = State::default();
-    let epoch = Epoch { number: 1, incarnation: Incarnation([1; 16]) };
+    let epoch = Epoch {
+        number: 1,
+        incarnation: Incarnation([1; 16]),
+    };
     state.apply(&Command::Reign { epoch, at_unix_ms: 1 }).unwrap();
-    let volume = |n| VolumeRow { id: VolumeId([n; 16]), server: format!("s{n}:1"), ..VolumeRow::default() };
-    state.apply(&Command::Join { volumes: vec![volume(0), volume(1), volume(2)] }).unwrap();
+    let volume = |n| VolumeRow {
+        id: VolumeId([n; 16]),
+        server: format!("s{n}:1"),
+        ..VolumeRow::default()
+    };
+    state
+        .apply(&Command::Join {
+            volumes: vec![volume(0), volume(1), volume(2)],
+        })
+        .unwrap();
     state
 }
 
@@ -40,22 +51,45 @@ fn begin(state: &mut State, path: &str, overwrite: bool) -> Result<(u64, u64)> {
 }
 
 fn row(block: u64, index: u32, length: u32) -> NewRow {
-    NewRow { block: BlockId(block), index, length, crc32c: block as u32 * 77, volumes: vec![0, 1] }
+    NewRow {
+        block: BlockId(block),
+        index,
+        length,
+        crc32c: block as u32 * 77,
+        volumes: vec![0, 1],
+    }
 }
 
 fn add(lease: u64, rows: Vec<NewRow>) -> Command {
-    Command::AddBlocks { lease, blocks: rows, request: NO }
+    Command::AddBlocks {
+        lease,
+        blocks: rows,
+        request: NO,
+    }
 }
 
 fn commit(lease: u64, rows: &[NewRow], request: RequestId) -> Command {
     let length_bytes = rows.iter().map(|row| u64::from(row.length)).sum();
-    let crc32c = rows.iter().fold(0, |crc, row| combine(crc, row.crc32c, u64::from(row.length)));
-    Command::Commit { lease, blocks: rows.len() as u32, length_bytes, crc32c, at_unix_ms: 6, request }
+    let crc32c = rows
+        .iter()
+        .fold(0, |crc, row| combine(crc, row.crc32c, u64::from(row.length)));
+    Command::Commit {
+        lease,
+        blocks: rows.len() as u32,
+        length_bytes,
+        crc32c,
+        at_unix_ms: 6,
+        request,
+    }
 }
 
 /// Publishes a file of these blocks; its version.
 fn publish(state: &mut State, path: &str, blocks: &[u64]) -> u64 {
-    let rows: Vec<_> = blocks.iter().zip(0..).map(|(&block, index)| row(block, index, 10)).collect();
+    let rows: Vec<_> = blocks
+        .iter()
+        .zip(0..)
+        .map(|(&block, index)| row(block, index, 10))
+        .collect();
     let (lease, version) = begin(state, path, true).unwrap();
     state.apply(&add(lease, rows.clone())).unwrap();
     state.apply(&commit(lease, &rows, NO)).unwrap();
@@ -69,11 +103,20 @@ fn a_file_appears_whole_and_not_before() {
     let rows = [row(10, 0, 4096), row(11, 1, 17)];
     // Out of order, as several blocks in flight come.
     state.apply(&add(lease, vec![rows[1].clone()])).unwrap();
-    assert_eq!(state.apply(&commit(lease, &rows, NO)).unwrap_err().kind, ProblemKind::Invalid);
+    assert_eq!(
+        state.apply(&commit(lease, &rows, NO)).unwrap_err().kind,
+        ProblemKind::Invalid
+    );
     state.apply(&add(lease, rows.to_vec())).unwrap();
     state.apply(&add(lease, rows.to_vec())).unwrap();
-    assert_eq!(state.lookup("/a").unwrap_err().kind, ProblemKind::NotFound, "parents come with the commit");
-    let Command::Commit { crc32c, .. } = commit(lease, &rows, NO) else { unreachable!() };
+    assert_eq!(
+        state.lookup("/a").unwrap_err().kind,
+        ProblemKind::NotFound,
+        "parents come with the commit"
+    );
+    let Command::Commit { crc32c, .. } = commit(lease, &rows, NO) else {
+        unreachable!()
+    };
     let wrong = |blocks, length_bytes, crc32c| Command::Commit {
         lease,
         blocks,
@@ -93,10 +136,24 @@ fn a_file_appears_whole_and_not_before() {
     let Outcome::Committed { file, degraded } = state.apply(&commit(lease, &rows, NO)).unwrap() else {
         panic!("committed")
     };
-    assert_eq!((file.version, file.size_bytes, file.blocks, degraded), (version, 4113, 2, 0));
+    assert_eq!(
+        (file.version, file.size_bytes, file.blocks, degraded),
+        (version, 4113, 2, 0)
+    );
     assert_eq!(state.lookup("a/b/f").unwrap(), *file);
-    assert_eq!((state.names().files(), state.names().directories(), state.file_bytes()), (1, 2, 4113));
-    assert_eq!(state.apply(&commit(lease, &rows, NO)).unwrap_err().kind, ProblemKind::Denied, "published");
+    assert_eq!(
+        (
+            state.names().files(),
+            state.names().directories(),
+            state.file_bytes()
+        ),
+        (1, 2, 4113)
+    );
+    assert_eq!(
+        state.apply(&commit(lease, &rows, NO)).unwrap_err().kind,
+        ProblemKind::Denied,
+        "published"
+    );
 }
 
 #[test]
@@ -112,8 +169,12 @@ fn an_empty_file_has_no_blocks() {
 #[test]
 fn a_repeated_request_applies_once() {
     let mut state = state();
-    let mkdir =
-        Command::Mkdir { path: "/d".into(), parents: false, at_unix_ms: 3, request: request(1) };
+    let mkdir = Command::Mkdir {
+        path: "/d".into(),
+        parents: false,
+        at_unix_ms: 3,
+        request: request(1),
+    };
     let first = state.apply(&mkdir).unwrap();
     let rename = Command::Rename {
         from: "/d".into(),
@@ -135,23 +196,50 @@ fn a_repeated_request_applies_once() {
 fn overwriting_switches_and_condemns() {
     let mut state = state();
     let old = publish(&mut state, "/f", &[1, 2]);
-    assert_eq!(begin(&mut state, "/f", false).unwrap_err().kind, ProblemKind::Exists);
+    assert_eq!(
+        begin(&mut state, "/f", false).unwrap_err().kind,
+        ProblemKind::Exists
+    );
     let created = state.lookup("/f").unwrap().created_unix_ms;
     let new = publish(&mut state, "/f", &[3]);
     assert_eq!(state.lookup("/f").unwrap().version, new);
     assert_eq!(state.lookup("/f").unwrap().created_unix_ms, created);
-    assert_eq!(state.run_of(old, 0, 9).unwrap().len(), 2, "readers finish on the old version");
+    assert_eq!(
+        state.run_of(old, 0, 9).unwrap().len(),
+        2,
+        "readers finish on the old version"
+    );
     assert_eq!(state.condemned().keys().collect::<Vec<_>>(), [&old]);
     assert_eq!(state.file_bytes(), 10);
-    state.apply(&Command::Reap { versions: vec![old, new, 99] }).unwrap();
+    state
+        .apply(&Command::Reap {
+            versions: vec![old, new, 99],
+        })
+        .unwrap();
     assert_eq!(state.run_of(old, 0, 9).unwrap_err().kind, ProblemKind::Gone);
-    assert_eq!(state.run_of(new, 0, 9).unwrap().len(), 1, "only condemned ones are reaped");
+    assert_eq!(
+        state.run_of(new, 0, 9).unwrap().len(),
+        1,
+        "only condemned ones are reaped"
+    );
     assert_eq!(state.blocks().pending(), 4);
-    state.apply(&Command::Deleted { volume: 0, blocks: vec![BlockId(1), BlockId(2)] }).unwrap();
+    state
+        .apply(&Command::Deleted {
+            volume: 0,
+            blocks: vec![BlockId(1), BlockId(2)],
+        })
+        .unwrap();
     assert_eq!(state.blocks().pending(), 2);
     let (lease, _) = begin(&mut state, "/g", false).unwrap();
-    let again = NewRow { volumes: vec![1], ..row(1, 0, 10) };
-    assert_eq!(state.apply(&add(lease, vec![again])).unwrap_err().kind, ProblemKind::Denied, "owed");
+    let again = NewRow {
+        volumes: vec![1],
+        ..row(1, 0, 10)
+    };
+    assert_eq!(
+        state.apply(&add(lease, vec![again])).unwrap_err().kind,
+        ProblemKind::Denied,
+        "owed"
+    );
 }
 
 #[test]
@@ -161,9 +249,19 @@ fn a_race_for_a_name_has_one_winner() {
     let (two, _) = begin(&mut state, "/f", false).unwrap();
     let (three, _) = begin(&mut state, "/f/below", false).unwrap();
     state.apply(&commit(one, &[], NO)).unwrap();
-    assert_eq!(state.apply(&commit(two, &[], NO)).unwrap_err().kind, ProblemKind::Exists);
-    assert_eq!(state.apply(&commit(three, &[], NO)).unwrap_err().kind, ProblemKind::Invalid);
-    assert_eq!(state.leases().len(), 2, "a refused commit leaves the upload as it was");
+    assert_eq!(
+        state.apply(&commit(two, &[], NO)).unwrap_err().kind,
+        ProblemKind::Exists
+    );
+    assert_eq!(
+        state.apply(&commit(three, &[], NO)).unwrap_err().kind,
+        ProblemKind::Invalid
+    );
+    assert_eq!(
+        state.leases().len(),
+        2,
+        "a refused commit leaves the upload as it was"
+    );
 }
 
 #[test]
@@ -172,9 +270,14 @@ fn an_upload_that_ends_unpublished_gives_its_blocks_back() {
     for expire in [false, true] {
         let base = if expire { 100 } else { 200 };
         let (lease, _) = begin(&mut state, "/f", false).unwrap();
-        state.apply(&add(lease, vec![row(base, 0, 1), row(base + 1, 1, 1)])).unwrap();
+        state
+            .apply(&add(lease, vec![row(base, 0, 1), row(base + 1, 1, 1)]))
+            .unwrap();
         let end = match expire {
-            true => Command::Expire { leases: vec![lease, 12345], at_unix_ms: 9 },
+            true => Command::Expire {
+                leases: vec![lease, 12345],
+                at_unix_ms: 9,
+            },
             false => Command::Abandon { lease, request: NO },
         };
         let owed = state.blocks().pending();
@@ -197,8 +300,14 @@ fn blocks_that_can_not_be_are_refused() {
         row(6, 1, 4 * 1024 * 1024 + 1),
         row(6, 0, 9),
         row(6, leases::FILE_BLOCKS_MAX, 9),
-        NewRow { volumes: vec![], ..row(6, 1, 9) },
-        NewRow { volumes: vec![3], ..row(6, 1, 9) },
+        NewRow {
+            volumes: vec![],
+            ..row(6, 1, 9)
+        },
+        NewRow {
+            volumes: vec![3],
+            ..row(6, 1, 9)
+        },
         row(1, 1, 10),
         row(5, 1, 9),
         row(5, 0, 8),
@@ -208,7 +317,12 @@ fn blocks_that_can_not_be_are_refused() {
         let shown = format!("{row:?}");
         assert!(state.apply(&add(lease, vec![row])).is_err(), "{shown}");
     }
-    assert!(state.apply(&add(lease, vec![row(7, 2, 9), row(8, 2, 9)])).is_err(), "one place twice");
+    assert!(
+        state
+            .apply(&add(lease, vec![row(7, 2, 9), row(8, 2, 9)]))
+            .is_err(),
+        "one place twice"
+    );
     assert!(state.blocks().get(BlockId(7)).is_none(), "all or nothing");
     assert_eq!(before.len(), state.bytes().len());
 }
@@ -216,7 +330,12 @@ fn blocks_that_can_not_be_are_refused() {
 #[test]
 fn names_are_made_moved_and_removed() {
     let mut state = state();
-    let mkdir = |path: &str, parents| Command::Mkdir { path: path.into(), parents, at_unix_ms: 1, request: NO };
+    let mkdir = |path: &str, parents| Command::Mkdir {
+        path: path.into(),
+        parents,
+        at_unix_ms: 1,
+        request: NO,
+    };
     let mv = |from: &str, to: &str, overwrite| Command::Rename {
         from: from.into(),
         to: to.into(),
@@ -224,11 +343,22 @@ fn names_are_made_moved_and_removed() {
         at_unix_ms: 2,
         request: NO,
     };
-    let rm = |path: &str, recursive| Command::Remove { path: path.into(), recursive, at_unix_ms: 3, request: NO };
-    assert_eq!(state.apply(&mkdir("/a/b", false)).unwrap_err().kind, ProblemKind::NotFound);
+    let rm = |path: &str, recursive| Command::Remove {
+        path: path.into(),
+        recursive,
+        at_unix_ms: 3,
+        request: NO,
+    };
+    assert_eq!(
+        state.apply(&mkdir("/a/b", false)).unwrap_err().kind,
+        ProblemKind::NotFound
+    );
     state.apply(&mkdir("/a/b", true)).unwrap();
     state.apply(&mkdir("/a/b", true)).unwrap();
-    assert_eq!(state.apply(&mkdir("/a/b", false)).unwrap_err().kind, ProblemKind::Exists);
+    assert_eq!(
+        state.apply(&mkdir("/a/b", false)).unwrap_err().kind,
+        ProblemKind::Exists
+    );
     publish(&mut state, "/a/f", &[1]);
     publish(&mut state, "/a/g", &[2]);
     let refused = [
@@ -253,8 +383,18 @@ fn names_are_made_moved_and_removed() {
     assert_eq!(state.condemned().len(), 1);
     state.apply(&mv("/a", "/z", false)).unwrap();
     assert_eq!(state.lookup("/z/g").unwrap().path, "/z/g");
-    assert_eq!(state.apply(&rm("/z", true)), Ok(Outcome::Removed { files: 1, bytes: 10 }));
-    assert_eq!((state.names().files(), state.names().directories(), state.file_bytes()), (0, 0, 0));
+    assert_eq!(
+        state.apply(&rm("/z", true)),
+        Ok(Outcome::Removed { files: 1, bytes: 10 })
+    );
+    assert_eq!(
+        (
+            state.names().files(),
+            state.names().directories(),
+            state.file_bytes()
+        ),
+        (0, 0, 0)
+    );
     assert_eq!(state.condemned().len(), 2);
 }
 
@@ -266,7 +406,13 @@ fn lists_page_and_filter() {
     }
     let list = |prefix: &str, after: &str, limit, recursive| {
         let (entries, more) = state.list("/d", prefix, after, limit, recursive).unwrap();
-        (entries.iter().map(|e| e.path["/d/".len()..].to_owned()).collect::<Vec<_>>(), more)
+        (
+            entries
+                .iter()
+                .map(|e| e.path["/d/".len()..].to_owned())
+                .collect::<Vec<_>>(),
+            more,
+        )
     };
     let names = |names: &[&str], more| (names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>(), more);
     assert_eq!(list("", "", 10, false), names(&["ab", "abc", "b", "z"], false));
@@ -279,7 +425,11 @@ fn lists_page_and_filter() {
     let all = ["ab", "ab/1", "ab/2", "abc", "b", "z", "z/ab"];
     assert_eq!(list("", "", 10, true), names(&all, false));
     for (at, after) in all.iter().enumerate() {
-        assert_eq!(list("", after, 10, true), names(&all[at + 1..], false), "after {after}");
+        assert_eq!(
+            list("", after, 10, true),
+            names(&all[at + 1..], false),
+            "after {after}"
+        );
     }
     assert_eq!(list("ab", "", 10, true), names(&all[..4], false));
     assert_eq!(list("ab", "ab/1", 1, true), names(&["ab/2"], true));
@@ -288,8 +438,14 @@ fn lists_page_and_filter() {
     assert_eq!(list("ab/", "ab/2", 10, true), names(&[], false));
     assert_eq!(list("ab/", "b", 10, true), names(&[], false));
     assert_eq!(list("z/", "ab", 10, true), names(&["z/ab"], false));
-    assert_eq!(state.list("/d/b", "", "", 9, false).unwrap_err().kind, ProblemKind::Invalid);
-    assert_eq!(state.list("/no", "", "", 9, false).unwrap_err().kind, ProblemKind::NotFound);
+    assert_eq!(
+        state.list("/d/b", "", "", 9, false).unwrap_err().kind,
+        ProblemKind::Invalid
+    );
+    assert_eq!(
+        state.list("/no", "", "", 9, false).unwrap_err().kind,
+        ProblemKind::NotFound
+    );
 }
 
 #[test]
@@ -298,16 +454,37 @@ fn copies_losses_and_judgements() {
     publish(&mut state, "/f", &[1]);
     state.take_changed();
     let block = BlockId(1);
-    state.apply(&Command::Judged { volume: 0, replicas: vec![(block, ReplicaState::Corrupt)] }).unwrap();
-    assert_eq!((state.blocks().corrupt(), state.blocks().get(block).unwrap().good()), (1, 1));
+    state
+        .apply(&Command::Judged {
+            volume: 0,
+            replicas: vec![(block, ReplicaState::Corrupt)],
+        })
+        .unwrap();
+    assert_eq!(
+        (
+            state.blocks().corrupt(),
+            state.blocks().get(block).unwrap().good()
+        ),
+        (1, 1)
+    );
     state.apply(&Command::Copied { block, volume: 2 }).unwrap();
     state.apply(&Command::Drop { block, volume: 0 }).unwrap();
     assert_eq!((state.blocks().corrupt(), state.blocks().pending()), (0, 1));
     let late = state.apply(&Command::Copied { block, volume: 0 });
     assert_eq!(late, Ok(Outcome::Unwanted), "the deletion is on its way");
-    state.apply(&Command::Deleted { volume: 0, blocks: vec![block] }).unwrap();
+    state
+        .apply(&Command::Deleted {
+            volume: 0,
+            blocks: vec![block],
+        })
+        .unwrap();
     state.apply(&Command::Copied { block, volume: 0 }).unwrap();
-    state.apply(&Command::Lost { volume: 1, blocks: vec![block, BlockId(50)] }).unwrap();
+    state
+        .apply(&Command::Lost {
+            volume: 1,
+            blocks: vec![block, BlockId(50)],
+        })
+        .unwrap();
     assert_eq!(state.blocks().get(block).unwrap().good(), 2);
     assert_eq!(state.blocks().pending(), 0, "what is lost need not be deleted");
     assert!(state.take_changed().iter().all(|id| *id == 1));
@@ -315,14 +492,19 @@ fn copies_losses_and_judgements() {
 
 /// Any command, over few names, leases and blocks, so that they meet.
 fn any_command() -> impl Strategy<Value = Command> {
-    let path = || {
-        prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 0..4).prop_map(|p| p.join("/"))
-    };
+    let path =
+        || prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 0..4).prop_map(|p| p.join("/"));
     let id = || (0u64..3, 0u64..40).prop_map(|(client, number)| RequestId { client, number });
     let block = || (0u64..300).prop_map(BlockId);
-    let state = prop::sample::select(vec![ReplicaState::Good, ReplicaState::Suspect, ReplicaState::Corrupt]);
-    let new_row = (0u64..300, 0u32..3, 1u32..3)
-        .prop_map(|(block, index, length)| NewRow { volumes: vec![(block % 3) as u16], ..row(block, index, length) });
+    let state = prop::sample::select(vec![
+        ReplicaState::Good,
+        ReplicaState::Suspect,
+        ReplicaState::Corrupt,
+    ]);
+    let new_row = (0u64..300, 0u32..3, 1u32..3).prop_map(|(block, index, length)| NewRow {
+        volumes: vec![(block % 3) as u16],
+        ..row(block, index, length)
+    });
     prop_oneof![
         (path(), any::<bool>(), id()).prop_map(|(path, parents, request)| Command::Mkdir {
             path,
@@ -344,25 +526,55 @@ fn any_command() -> impl Strategy<Value = Command> {
             request
         }),
         (path(), any::<bool>(), 1u8..4, id()).prop_map(|(path, overwrite, replication, request)| {
-            Command::Begin { path, overwrite, replication, content_type: "x/y".into(), at_unix_ms: 4, request }
+            Command::Begin {
+                path,
+                overwrite,
+                replication,
+                content_type: "x/y".into(),
+                at_unix_ms: 4,
+                request,
+            }
         }),
-        (0u64..30, prop::collection::vec(new_row, 1..3), id())
-            .prop_map(|(lease, blocks, request)| Command::AddBlocks { lease, blocks, request }),
+        (0u64..30, prop::collection::vec(new_row, 1..3), id()).prop_map(|(lease, blocks, request)| {
+            Command::AddBlocks {
+                lease,
+                blocks,
+                request,
+            }
+        }),
         (0u64..30, id()).prop_map(|(lease, request)| commit(lease, &[], request)),
-        (0u64..30, 0u64..300, 1u32..3).prop_map(|(lease, block, length)| commit(lease, &[row(block, 0, length)], NO)),
+        (0u64..30, 0u64..300, 1u32..3).prop_map(|(lease, block, length)| commit(
+            lease,
+            &[row(block, 0, length)],
+            NO
+        )),
         (0u64..30, id()).prop_map(|(lease, request)| Command::Abandon { lease, request }),
-        (0u64..30).prop_map(|lease| Command::Expire { leases: vec![lease], at_unix_ms: 5 }),
-        (0u64..30).prop_map(|version| Command::Reap { versions: vec![version] }),
-        (0u16..4, block()).prop_map(|(volume, block)| Command::Deleted { volume, blocks: vec![block] }),
+        (0u64..30).prop_map(|lease| Command::Expire {
+            leases: vec![lease],
+            at_unix_ms: 5
+        }),
+        (0u64..30).prop_map(|version| Command::Reap {
+            versions: vec![version]
+        }),
+        (0u16..4, block()).prop_map(|(volume, block)| Command::Deleted {
+            volume,
+            blocks: vec![block]
+        }),
         (0u16..4, block()).prop_map(|(volume, block)| Command::Copied { block, volume }),
-        (0u16..4, block()).prop_map(|(volume, block)| Command::Lost { volume, blocks: vec![block] }),
+        (0u16..4, block()).prop_map(|(volume, block)| Command::Lost {
+            volume,
+            blocks: vec![block]
+        }),
         (0u16..4, block(), state).prop_map(|(volume, block, state)| Command::Judged {
             volume,
             replicas: vec![(block, state)]
         }),
         (0u16..4, block()).prop_map(|(volume, block)| Command::Drop { block, volume }),
         (1u64..5).prop_map(|number| Command::Reign {
-            epoch: Epoch { number, incarnation: Incarnation([number as u8; 16]) },
+            epoch: Epoch {
+                number,
+                incarnation: Incarnation([number as u8; 16])
+            },
             at_unix_ms: 9
         }),
     ]
@@ -370,7 +582,8 @@ fn any_command() -> impl Strategy<Value = Command> {
 
 fn restored(from: &State) -> State {
     let mut reader = Reader::default();
-    from.write(&mut |section, rows, bytes| reader.chunk(section, rows, bytes)).unwrap();
+    from.write(&mut |section, rows, bytes| reader.chunk(section, rows, bytes))
+        .unwrap();
     reader.finish().unwrap()
 }
 
@@ -435,14 +648,19 @@ fn damaged_rows_are_refused() {
     written.unwrap();
     let read = |chunks: &[(rows::Section, u32, Vec<u8>)]| {
         let mut reader = Reader::default();
-        chunks.iter().try_for_each(|(section, rows, bytes)| reader.chunk(*section, *rows, bytes))?;
+        chunks
+            .iter()
+            .try_for_each(|(section, rows, bytes)| reader.chunk(*section, *rows, bytes))?;
         reader.finish()
     };
     assert_eq!(read(&chunks).unwrap().bytes(), state.bytes());
     assert!(read(&[]).is_err());
     assert!(read(&chunks[1..]).is_err(), "no counters");
-    let without_volumes: Vec<_> =
-        chunks.iter().filter(|chunk| chunk.0 != rows::Section::Volumes).cloned().collect();
+    let without_volumes: Vec<_> = chunks
+        .iter()
+        .filter(|chunk| chunk.0 != rows::Section::Volumes)
+        .cloned()
+        .collect();
     assert!(read(&without_volumes).is_err(), "blocks on unknown volumes");
     let mut more = chunks.clone();
     more[0].2.push(0);

@@ -60,11 +60,21 @@ impl State {
         let lease = self.last_id + 1;
         let version = lease + 1;
         self.last_id = version;
-        let mut row = Lease::new(path::normal(path)?, version, replication, self.epoch.number, at_unix_ms);
+        let mut row = Lease::new(
+            path::normal(path)?,
+            version,
+            replication,
+            self.epoch.number,
+            at_unix_ms,
+        );
         row.overwrite = overwrite;
         content_type.clone_into(&mut row.content_type);
         self.leases.insert(lease, row);
-        Ok(Outcome::Begun { lease, version, replication })
+        Ok(Outcome::Begun {
+            lease,
+            version,
+            replication,
+        })
     }
 
     /// Whether these blocks can come under `lease`; those that have not yet.
@@ -76,16 +86,26 @@ impl State {
         let mut fresh = Vec::new();
         let (mut places, mut ids) = (BTreeSet::new(), BTreeSet::new());
         for row in blocks {
-            let NewRow { block, index, length, crc32c, volumes } = row;
+            let NewRow {
+                block,
+                index,
+                length,
+                crc32c,
+                volumes,
+            } = row;
             if *length == 0 || *length as usize > BLOCK_BYTES_MAX {
-                return Err(Problem::invalid(format!("block {block} of {length} bytes: 1 to {BLOCK_BYTES_MAX} are allowed")));
+                return Err(Problem::invalid(format!(
+                    "block {block} of {length} bytes: 1 to {BLOCK_BYTES_MAX} are allowed"
+                )));
             }
             if volumes.is_empty() {
                 return Err(Problem::invalid(format!("block {block} comes without a replica")));
             }
             volumes.iter().try_for_each(|volume| self.volume(*volume))?;
             if !places.insert(*index) || !ids.insert(*block) {
-                return Err(Problem::invalid(format!("block {block} or place {index} stands twice in one call")));
+                return Err(Problem::invalid(format!(
+                    "block {block} or place {index} stands twice in one call"
+                )));
             }
             match self.blocks.get(*block) {
                 Some(known) => {
@@ -103,7 +123,9 @@ impl State {
                         return Err(Problem::invalid(format!("block {block} has gone")));
                     }
                     let owed = |volume: &u16| {
-                        self.blocks.volume(*volume).is_some_and(|volume| volume.pending.contains(&block.0))
+                        self.blocks
+                            .volume(*volume)
+                            .is_some_and(|volume| volume.pending.contains(&block.0))
                     };
                     if volumes.iter().any(owed) {
                         return Err(Problem::new(
@@ -120,8 +142,17 @@ impl State {
 
     pub(super) fn add_blocks(&mut self, lease: u64, blocks: &[NewRow]) -> Result<Outcome> {
         let fresh = self.can_add(lease, blocks)?;
-        let Some(held) = self.leases.get_mut(&lease) else { return Ok(Outcome::Done) };
-        for NewRow { block, index, length, crc32c, volumes } in fresh {
+        let Some(held) = self.leases.get_mut(&lease) else {
+            return Ok(Outcome::Done);
+        };
+        for NewRow {
+            block,
+            index,
+            length,
+            crc32c,
+            volumes,
+        } in fresh
+        {
             let row = Block::new(held.version, *index, *length, *crc32c, held.replication);
             self.blocks.insert(*block, row, volumes);
             held.add(*index, *block, &self.blocks);
@@ -138,7 +169,9 @@ impl State {
         let held = self.held(lease)?;
         held.matches(blocks, length_bytes, crc32c)?;
         self.can_publish(&held.path, held.overwrite)?;
-        let Some(held) = self.leases.remove(&lease) else { return Ok(Outcome::Done) };
+        let Some(held) = self.leases.remove(&lease) else {
+            return Ok(Outcome::Done);
+        };
         let parts = path::parts(&held.path)?;
         let file = match self.names.walk(&parts)? {
             (Found::File(file, old), 0) => {
@@ -147,13 +180,17 @@ impl State {
                 file
             }
             _ => {
-                let (name, parents) = parts.split_last().ok_or_else(|| Problem::invalid("the root is no file"))?;
+                let (name, parents) = parts
+                    .split_last()
+                    .ok_or_else(|| Problem::invalid("the root is no file"))?;
                 let parent = self.names.make_directories(parents, at_unix_ms)?;
                 self.names.add_file(parent, name, held.version, at_unix_ms)
             }
         };
         let good = |id: &&u64| {
-            self.blocks.get(BlockId(**id)).is_some_and(|block| block.good() >= usize::from(block.wanted))
+            self.blocks
+                .get(BlockId(**id))
+                .is_some_and(|block| block.good() >= usize::from(block.wanted))
         };
         let degraded = blocks - held.blocks.values().filter(good).count() as u32;
         let row = Version {
@@ -167,13 +204,20 @@ impl State {
         };
         self.versions.insert(held.version, row);
         self.file_bytes += length_bytes;
-        Ok(Outcome::Committed { file: Box::new(self.info(file)), degraded })
+        Ok(Outcome::Committed {
+            file: Box::new(self.info(file)),
+            degraded,
+        })
     }
 
     /// Ends an upload; what it has laid down is to be deleted.
     pub(super) fn let_go(&mut self, lease: u64) {
-        let Some(held) = self.leases.remove(&lease) else { return };
-        held.blocks.into_values().for_each(|block| self.blocks.release(BlockId(block)));
+        let Some(held) = self.leases.remove(&lease) else {
+            return;
+        };
+        held.blocks
+            .into_values()
+            .for_each(|block| self.blocks.release(BlockId(block)));
     }
 
     /// The blocks of a version from number `from` on, at most `max`, with their rows.

@@ -19,14 +19,27 @@ fn mkdir(number: u64) -> Command {
 
 /// Opens the folder, applies commands as a serving nameserver does, and leaves without a snapshot.
 fn reign(dir: &Path, commands: &[Command], rotate: bool) -> (State, u64) {
-    let Opened { store, mut state, tail } = Store::open(dir).unwrap();
+    let Opened {
+        store,
+        mut state,
+        tail,
+    } = Store::open(dir).unwrap();
     let (dir, cluster) = (dir.to_owned(), store.cluster);
-    let epoch = Epoch { number: state.epoch().number + 1, incarnation: Incarnation([9; 16]) };
-    let all: Vec<_> = [Command::Reign { epoch, at_unix_ms: 1 }].into_iter().chain(commands.to_vec()).collect();
+    let epoch = Epoch {
+        number: state.epoch().number + 1,
+        incarnation: Incarnation([9; 16]),
+    };
+    let all: Vec<_> = [Command::Reign { epoch, at_unix_ms: 1 }]
+        .into_iter()
+        .chain(commands.to_vec())
+        .collect();
     let result = tokio_uring::start(async move {
         let mut journal = Journal::new(Uring, &dir, cluster, FILE_BYTES_MIN, tail.sequence, tail.place);
         for command in &all {
-            journal.append(epoch.number, &[encode_command(command)]).await.unwrap();
+            journal
+                .append(epoch.number, &[encode_command(command)])
+                .await
+                .unwrap();
             state.apply(command).unwrap();
         }
         if rotate {
@@ -59,10 +72,16 @@ fn snapshots_and_journal_together_are_the_state() {
     let (state_last, sequence) = reign(dir, &[mkdir(5)], true);
     Store::compact(dir, cluster, sequence - 1).unwrap();
     let snapshots = snapshot::list(dir).unwrap();
-    assert_eq!(snapshots.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [state_last.applied(), state.applied()]);
+    assert_eq!(
+        snapshots.iter().map(|(at, _)| *at).collect::<Vec<_>>(),
+        [state_last.applied(), state.applied()]
+    );
     let files = journal::files(dir).unwrap();
     let first = journal::read_header(dir, &files[0].1, cluster, files[0].0).unwrap();
-    assert!(first.first.index > 1, "the journal is kept from the older snapshot on, not from the beginning");
+    assert!(
+        first.first.index > 1,
+        "the journal is kept from the older snapshot on, not from the beginning"
+    );
 
     // The newest snapshot is damaged, wherever: the one before and the journal give the same.
     let newest = &snapshots[0].1;
@@ -92,8 +111,19 @@ fn an_identity_is_made_once() {
     let cluster = Store::open(&dir).unwrap().store.cluster;
     assert_eq!(Store::open(&dir).unwrap().store.cluster, cluster);
     reign(&dir, &[], false);
-    fs::write(dir.join("nameserver.toml"), "format = 2\ncluster = \"00000000000000000000000000000001\"").unwrap();
-    assert!(matches!(Store::open(&dir).unwrap_err(), Error::Format { found: 2, .. }));
+    fs::write(
+        dir.join("nameserver.toml"),
+        "format = 2\ncluster = \"00000000000000000000000000000001\"",
+    )
+    .unwrap();
+    assert!(matches!(
+        Store::open(&dir).unwrap_err(),
+        Error::Format { found: 2, .. }
+    ));
     fs::remove_file(dir.join("nameserver.toml")).unwrap();
-    assert_eq!(Store::open(&dir).unwrap_err().kind(), Kind::Damaged, "a journal without an identity");
+    assert_eq!(
+        Store::open(&dir).unwrap_err().kind(),
+        Kind::Damaged,
+        "a journal without an identity"
+    );
 }

@@ -1,0 +1,238 @@
+//! Uploads beyond the state: volumes for fresh blocks, proofs of written ones, and what a commit waits for.
+
+use blockyard_engine::limits::BLOCK_BYTES_MAX;
+use blockyard_wire::ticket::{Operation, now_unix_ms};
+use blockyard_wire::types::{AddedBlock, BlockId, Liveness, NewBlock, ReplicaState, VolumeId, VolumeState};
+use blockyard_wire::{Problem, ProblemKind, Result};
+
+use crate::core::Core;
+use crate::placement::{Candidate, choose};
+use crate::state::blocks::VolumeIndex;
+use crate::state::{NewRow, State};
+
+/// Blocks of one allocation.
+pub const ALLOCATE_MAX: u32 = 64;
+/// Blocks of one addition.
+pub const ADD_MAX: usize = 256;
+/// Bytes that a volume must have room for to get a block: a whole one, and its slot's header.
+const ROOM_BYTES: u64 = (BLOCK_BYTES_MAX + 4096) as u64;
+
+impl Core {
+    /// Fresh ids for an upload, each with a chain of volumes and the tickets to write to them.
+    ///
+    /// # Errors
+    /// `Denied` without the upload; `NoSpace` when all volumes are full; `Retry` when too few are there.
+    pub fn allocate(&self, lease: u64, count: u32, avoid: &[VolumeId]) -> Result<Vec<NewBlock>> {
+        let state = self.state.borrow();
+        let held = state.held(lease)?;
+        self.uploads.borrow_mut().renew(lease, self.now_ms());
+        let avoid: Vec<_> = avoid
+            .iter()
+            .filter_map(|id| state.blocks().index_of(*id))
+            .collect();
+        let expires_unix_ms = now_unix_ms() + self.config.ticket_ms;
+        let least = usize::from(self.config.min_replicas.min(held.replication));
+        let mut blocks = Vec::new();
+        for _ in 0..count.clamp(1, ALLOCATE_MAX) {
+            let chain = {
+                let health = self.health.borrow();
+                let candidates = self.candidates(&state, &health, &avoid);
+                let wanted = usize::from(held.replication);
+                let chosen = choose(&candidates, &[], wanted, least, &mut *self.lots.borrow_mut());
+                if chosen.len() < least {
+                    return Err(self.no_volumes(&state, chosen.len(), least));
+                }
+                chosen
+            };
+            let block = self.uploads.borrow_mut().allocate(lease)?;
+            let hops = chain.iter().zip(0..).filter_map(|(volume, hop)| {
+                self.hop(
+                    &state,
+                    *volume,
+                    block,
+                    (Operation::Write, hop, BLOCK_BYTES_MAX as u32),
+                    expires_unix_ms,
+                )
+            });
+            blocks.push(NewBlock {
+                block,
+                chain: hops.collect(),
+            });
+        }
+        Ok(blocks)
+    }
+
+    /// Volumes that take new blocks: heard from, serving, with room.
+    pub fn candidates<'a>(
+        &self,
+        state: &'a State,
+        health: &'a crate::health::Health,
+        avoid: &[VolumeIndex],
+    ) -> Vec<Candidate<'a>> {
+        let now_ms = self.now_ms();
+        let alive = health
+            .servers()
+            .iter()
+            .filter(|(_, s)| health.liveness(s, now_ms) == Liveness::Alive);
+        alive
+            .flat_map(|(address, server)| {
+                server
+                    .volumes
+                    .iter()
+                    .map(move |volume| (address, server, *volume))
+            })
+            .filter(|(_, _, volume)| !avoid.contains(volume) && state.blocks().volume(*volume).is_some())
+            .filter_map(|(address, server, volume)| {
+                let report = health.report(volume)?;
+                let takes = report.state == VolumeState::Serving && report.free_bytes >= ROOM_BYTES;
+                takes.then_some(Candidate {
+                    volume,
+                    server: address,
+                    zone: &server.zone,
+                    free_bytes: report.free_bytes,
+                })
+            })
+            .collect()
+    }
+
+    /// Why there are not enough volumes.
+    fn no_volumes(&self, state: &State, found: usize, least: usize) -> Problem {
+        let health = self.health.borrow();
+        let now_ms = self.now_ms();
+        let alive: Vec<_> = health
+            .servers()
+            .values()
+            .filter(|s| health.liveness(s, now_ms) == Liveness::Alive)
+            .collect();
+        let known = health.servers().len();
+        if alive.is_empty() {
+            return Problem::retry(format!(
+                "no dataserver is connected ({known} known): start one with 'blockyard dataserver', or wait for it"
+            ));
+        }
+        let reports: Vec<_> = alive
+            .iter()
+            .flat_map(|s| &s.volumes)
+            .filter_map(|volume| health.report(*volume))
+            .collect();
+        let full = |state: VolumeState, free: u64| {
+            state == VolumeState::Full || state == VolumeState::Serving && free < ROOM_BYTES
+        };
+        if !reports.is_empty() && reports.iter().all(|r| full(r.state, r.free_bytes)) {
+            let pending = state.blocks().pending();
+            return Problem::new(
+                ProblemKind::NoSpace,
+                format!(
+                    "all {} volumes are full ({pending} deletions are under way): delete something or add a volume",
+                    reports.len()
+                ),
+            );
+        }
+        Problem::retry(format!(
+            "{found} volumes can take a block and at least {least} are needed: of {} connected the others are full, \
+             failed, or have just failed for this client",
+            reports.len()
+        ))
+    }
+
+    /// Checks blocks that a client says are durable: ids it was given, and a proof of each volume.
+    ///
+    /// # Errors
+    /// `Denied` for another's id or a proof that does not hold; `Invalid` for too many; `NotFound` for volumes
+    /// that have never joined.
+    pub fn proven(&self, lease: u64, blocks: &[AddedBlock]) -> Result<Vec<NewRow>> {
+        if blocks.len() > ADD_MAX {
+            return Err(Problem::invalid(format!(
+                "{} blocks in one call, at most {ADD_MAX} are allowed",
+                blocks.len()
+            )));
+        }
+        let state = self.state.borrow();
+        let held = state.held(lease)?;
+        let uploads = self.uploads.borrow();
+        blocks
+            .iter()
+            .map(|added| {
+                let AddedBlock {
+                    block,
+                    index,
+                    length,
+                    crc32c,
+                    proofs,
+                } = added;
+                let known = state
+                    .blocks()
+                    .get(*block)
+                    .is_some_and(|row| row.version == held.version);
+                if !known && !uploads.may_be(*block, lease, held.reign) {
+                    return Err(denied(*block, "it was not given to this upload"));
+                }
+                if proofs.is_empty() || proofs.len() > crate::state::blocks::REPLICAS_MAX {
+                    return Err(Problem::invalid(format!(
+                        "block {block} comes with {} proofs",
+                        proofs.len()
+                    )));
+                }
+                let volumes = proofs.iter().map(|proof| {
+                    if !self.keys.proves(proof, *block, *length, *crc32c) {
+                        return Err(denied(*block, "a proof of a replica does not hold"));
+                    }
+                    state.blocks().known(proof.volume)
+                });
+                Ok(NewRow {
+                    block: *block,
+                    index: *index,
+                    length: *length,
+                    crc32c: *crc32c,
+                    volumes: volumes.collect::<Result<_>>()?,
+                })
+            })
+            .collect()
+    }
+
+    /// Whether every block of an upload can be read right now.
+    ///
+    /// # Errors
+    /// `Retry` with the blocks that can't.
+    pub fn readable(&self, lease: u64) -> Result<()> {
+        /// Blocks that the message names.
+        const NAMED_MAX: usize = 8;
+        let state = self.state.borrow();
+        let (health, now_ms) = (self.health.borrow(), self.now_ms());
+        let mut live = std::collections::BTreeMap::new();
+        let mut is_live = |volume: VolumeIndex| {
+            *live
+                .entry(volume)
+                .or_insert_with(|| health.volume_liveness(volume, now_ms) == Liveness::Alive)
+        };
+        let held = state.held(lease)?;
+        let lacking = held.blocks.values().filter(|id| {
+            let block = state.blocks().get(BlockId(**id));
+            !block.is_some_and(|block| {
+                block
+                    .replicas()
+                    .any(|(volume, state)| state == ReplicaState::Good && is_live(volume))
+            })
+        });
+        let lacking: Vec<_> = lacking.copied().collect();
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let named: Vec<_> = lacking
+            .iter()
+            .take(NAMED_MAX)
+            .map(|id| BlockId(*id).to_string())
+            .collect();
+        Err(Problem::retry(format!(
+            "{} can't be published yet: {} of its blocks have no live replica ({}{}); wait for their servers or upload again",
+            held.path,
+            lacking.len(),
+            named.join(", "),
+            if lacking.len() > NAMED_MAX { " …" } else { "" },
+        )))
+    }
+}
+
+fn denied(block: BlockId, why: &str) -> Problem {
+    Problem::new(ProblemKind::Denied, format!("block {block} is refused: {why}"))
+}

@@ -1,0 +1,318 @@
+//! What the nameserver's tasks share: the state behind its journal, and all that is known only in memory.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::time::Instant;
+
+use blockyard_engine::limits::BLOCK_BYTES_MAX;
+use blockyard_wire::ticket::{Keys, now_unix_ms};
+use blockyard_wire::types::{BlockId, ClusterId, ClusterInfo, Epoch};
+use blockyard_wire::{Problem, ProblemKind, Result};
+use futures_util::future::{LocalBoxFuture, Shared};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::sync::{Notify, oneshot};
+
+use crate::config::Config;
+use crate::dataserver::Control;
+use crate::health::{Health, Limits};
+use crate::journal::{self, PAYLOAD_BYTES_MAX};
+use crate::orphans::Orphans;
+use crate::readers::Readers;
+use crate::redundancy::Redundancy;
+use crate::state::blocks::{Block, VolumeIndex};
+use crate::state::{Command, Outcome, State};
+use crate::uploads::Uploads;
+
+/// Commands that may wait for the journal.
+const QUEUE_MAX: usize = 8192;
+
+/// A command on its way into the journal.
+pub struct Queued {
+    /// It.
+    pub command: Command,
+    /// As it will stand there.
+    pub encoded: Vec<u8>,
+    /// Where its outcome goes.
+    pub answer: oneshot::Sender<Result<Outcome>>,
+}
+
+/// Everything of a running nameserver. Lives on its one thread.
+pub struct Core {
+    /// How it is to run.
+    pub config: Config,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its reign.
+    pub epoch: Epoch,
+    /// Signs tickets and checks proofs.
+    pub keys: Keys,
+    /// `HOST:PORT` it listens on.
+    pub address: String,
+    started: Instant,
+    /// All that is durable.
+    pub state: RefCell<State>,
+    /// Who is being heard from.
+    pub health: RefCell<Health>,
+    /// What repair has to do.
+    pub redundancy: RefCell<Redundancy>,
+    /// Who may still be reading which version.
+    pub readers: RefCell<Readers>,
+    /// Uploads: ids handed out, and when they expire.
+    pub uploads: RefCell<Uploads>,
+    /// Blocks that volumes hold and nobody wants.
+    pub orphans: RefCell<Orphans>,
+    /// Connected dataservers by address.
+    pub controls: RefCell<BTreeMap<String, Rc<Control>>>,
+    /// Replicas that volumes are being asked about because clients complained.
+    pub doubts: RefCell<BTreeSet<(VolumeIndex, BlockId)>>,
+    /// Lots for placement.
+    pub lots: RefCell<StdRng>,
+    /// Copies under way.
+    pub repairing: Cell<u64>,
+    /// Bytes of journal since the last snapshot.
+    pub journal_bytes: Cell<u64>,
+    /// Wakes repair.
+    pub repair_wake: Notify,
+    /// Wakes the sending of deletions.
+    pub delete_wake: Notify,
+    /// Whether repair and deletion wait for the known servers.
+    pub safe_mode: Cell<bool>,
+    queue: RefCell<VecDeque<Queued>>,
+    /// Commands handed to the journal whose outcome is not known yet.
+    pub in_flight: Cell<usize>,
+    /// Wakes the journal's task.
+    pub queue_wake: Notify,
+    stopping: Shared<LocalBoxFuture<'static, ()>>,
+    registrations: Cell<u64>,
+}
+
+impl Core {
+    /// A core around a state that reigns.
+    pub fn new(
+        config: Config,
+        cluster: ClusterId,
+        keys: Keys,
+        address: String,
+        state: State,
+        stopping: Shared<LocalBoxFuture<'static, ()>>,
+    ) -> Rc<Self> {
+        let limits = Limits {
+            suspect_ms: u64::from(config.suspect_ms),
+            dead_ms: u64::from(config.dead_ms),
+        };
+        let seed = config.seed.unwrap_or_else(|| {
+            let id = ClusterId::random().0;
+            u64::from_le_bytes(id[..8].try_into().expect("8 bytes"))
+        });
+        let uploads = Uploads::new(&state, u64::from(config.lease_ms), config.leases_max);
+        Rc::new(Self {
+            cluster,
+            epoch: state.epoch(),
+            keys,
+            address,
+            started: Instant::now(),
+            health: RefCell::new(Health::new(limits, state.blocks(), 0)),
+            redundancy: RefCell::default(),
+            readers: RefCell::new(Readers::new(config.ticket_ms, state.last_id(), now_unix_ms())),
+            uploads: RefCell::new(uploads),
+            orphans: RefCell::default(),
+            controls: RefCell::default(),
+            doubts: RefCell::default(),
+            lots: RefCell::new(StdRng::seed_from_u64(seed)),
+            repairing: Cell::new(0),
+            journal_bytes: Cell::new(0),
+            repair_wake: Notify::new(),
+            delete_wake: Notify::new(),
+            safe_mode: Cell::new(true),
+            queue: RefCell::default(),
+            in_flight: Cell::new(0),
+            queue_wake: Notify::new(),
+            stopping,
+            registrations: Cell::new(0),
+            state: RefCell::new(state),
+            config,
+        })
+    }
+
+    /// Milliseconds since the start: the clock of health, uploads and safe mode.
+    pub fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// A number for a new connection of a dataserver.
+    pub fn next_registration(&self) -> u64 {
+        self.registrations.set(self.registrations.get() + 1);
+        self.registrations.get()
+    }
+
+    /// Resolves when the nameserver stops.
+    pub fn stopping(&self) -> Shared<LocalBoxFuture<'static, ()>> {
+        self.stopping.clone()
+    }
+
+    /// What a login answers.
+    pub fn info(&self) -> ClusterInfo {
+        ClusterInfo {
+            cluster: self.cluster,
+            epoch: self.epoch,
+            replication: self.config.replication,
+            min_replicas: self.config.min_replicas,
+            block_bytes: BLOCK_BYTES_MAX as u32,
+            heartbeat_ms: self.config.heartbeat_ms,
+            lease_ms: self.config.lease_ms,
+            now_unix_ms: now_unix_ms(),
+            address: self.address.clone(),
+        }
+    }
+
+    /// Makes a command durable, applies it, and gives its outcome.
+    ///
+    /// # Errors
+    /// What the state says to it; `Busy` when too many wait; `Failed` or `NoSpace` when the journal can't be
+    /// written.
+    pub async fn propose(&self, command: Command) -> Result<Outcome> {
+        {
+            let state = self.state.borrow();
+            if let Some(outcome) = state.repeated(&command) {
+                return Ok(outcome);
+            }
+            // What the state refuses need not be written; what is on its way may change its mind.
+            if self.in_flight.get() == 0 && self.queue.borrow().is_empty() {
+                state.check(&command)?;
+            }
+        }
+        let encoded = journal::encode_command(&command);
+        if encoded.len() >= PAYLOAD_BYTES_MAX {
+            return Err(Problem::invalid(format!(
+                "a change of {} bytes is too large",
+                encoded.len()
+            )));
+        }
+        let (answer, outcome) = oneshot::channel();
+        {
+            let mut queue = self.queue.borrow_mut();
+            if queue.len() >= QUEUE_MAX {
+                return Err(Problem::new(
+                    ProblemKind::Busy,
+                    "the nameserver's journal has a full queue; try again",
+                ));
+            }
+            queue.push_back(Queued {
+                command,
+                encoded,
+                answer,
+            });
+        }
+        self.queue_wake.notify_one();
+        outcome
+            .await
+            .unwrap_or_else(|_| Err(Problem::retry("the nameserver is stopping")))
+    }
+
+    /// The commands for the next frame, as many as fit.
+    pub fn take_group(&self) -> Vec<Queued> {
+        let mut queue = self.queue.borrow_mut();
+        let mut bytes = 1;
+        let fits = queue.iter().take_while(|queued| {
+            bytes += queued.encoded.len();
+            bytes <= PAYLOAD_BYTES_MAX
+        });
+        let count = fits.count();
+        self.in_flight.set(count);
+        queue.drain(..count).collect()
+    }
+
+    /// Applies durable commands and answers them.
+    pub fn apply(&self, group: Vec<Queued>) {
+        let mut answers = Vec::with_capacity(group.len());
+        {
+            let mut state = self.state.borrow_mut();
+            for Queued { command, answer, .. } in group {
+                answers.push((answer, state.apply(&command)));
+            }
+            let changed = state.take_changed();
+            let health = self.health.borrow();
+            let mut redundancy = self.redundancy.borrow_mut();
+            for id in &changed {
+                let id = BlockId(*id);
+                redundancy.update(id, state.blocks().get(id), |volume| health.is_lost(volume));
+            }
+            if !changed.is_empty() {
+                self.repair_wake.notify_one();
+            }
+            if state.blocks().pending() > 0 {
+                self.delete_wake.notify_one();
+            }
+        }
+        self.in_flight.set(0);
+        for (answer, outcome) in answers {
+            // Whoever asked may be gone; the outcome stands.
+            let _ = answer.send(outcome);
+        }
+    }
+
+    /// Looks at all blocks in need again, and at those of `volumes`: what counts as lost has changed.
+    pub async fn reassess(&self, blocks_of: &[VolumeIndex]) {
+        /// Blocks between two turns of other tasks.
+        const STEP: usize = 4096;
+        let look = |ids: &[BlockId]| {
+            let (state, health) = (self.state.borrow(), self.health.borrow());
+            let mut redundancy = self.redundancy.borrow_mut();
+            for id in ids {
+                redundancy.update(*id, state.blocks().get(*id), |volume| health.is_lost(volume));
+            }
+        };
+        let in_need: Vec<_> = self.redundancy.borrow().all().collect();
+        for ids in in_need.chunks(STEP) {
+            look(ids);
+            tokio::task::yield_now().await;
+        }
+        let mut after = None;
+        while !blocks_of.is_empty() {
+            let ids: Vec<(BlockId, bool)> = {
+                let state = self.state.borrow();
+                let held = |block: &Block| blocks_of.iter().any(|volume| block.state_on(*volume).is_some());
+                state
+                    .blocks()
+                    .table()
+                    .after(after)
+                    .take(STEP)
+                    .map(|(id, b)| (BlockId(id), held(b)))
+                    .collect()
+            };
+            let Some((last, _)) = ids.last() else { break };
+            after = Some(last.0);
+            look(
+                &ids.into_iter()
+                    .filter_map(|(id, held)| held.then_some(id))
+                    .collect::<Vec<_>>(),
+            );
+            tokio::task::yield_now().await;
+        }
+        self.repair_wake.notify_one();
+    }
+
+    /// Looks at every block once, as after a start.
+    pub async fn assess_all(&self) {
+        const STEP: usize = 4096;
+        let mut after = None;
+        loop {
+            let last = {
+                let (state, health) = (self.state.borrow(), self.health.borrow());
+                let mut redundancy = self.redundancy.borrow_mut();
+                let mut last = None;
+                for (id, block) in state.blocks().table().after(after).take(STEP) {
+                    redundancy.update(BlockId(id), Some(block), |volume| health.is_lost(volume));
+                    last = Some(id);
+                }
+                last
+            };
+            let Some(last) = last else { break };
+            after = Some(last);
+            tokio::task::yield_now().await;
+        }
+        self.repair_wake.notify_one();
+    }
+}

@@ -1,0 +1,323 @@
+//! Who is being heard from: servers and their volumes, alive, suspect or dead. Pure: the time comes in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use blockyard_wire::types::{Liveness, VolumeReport, VolumeState};
+use blockyard_wire::{Problem, ProblemKind, Result};
+
+use crate::state::blocks::{Blocks, VolumeIndex};
+
+/// Milliseconds of silence that count.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From here on a server is suspect.
+    pub suspect_ms: u64,
+    /// From here on it is dead.
+    pub dead_ms: u64,
+}
+
+/// A dataserver.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Its failure zone.
+    pub zone: String,
+    /// Its host, for people.
+    pub host: String,
+    /// Its version of Blockyard.
+    pub version: String,
+    /// Its volumes: those that it has joined with, or had when last known.
+    pub volumes: BTreeSet<VolumeIndex>,
+    /// When it was last heard, on the clock of the caller, milliseconds.
+    pub heard_ms: u64,
+    /// The registration of its connection, while that lasts.
+    pub registration: Option<u64>,
+}
+
+/// A server that has come.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// `HOST:PORT`: its name.
+    pub address: String,
+    /// Its failure zone.
+    pub zone: String,
+    /// Its host, for people.
+    pub host: String,
+    /// Its version of Blockyard.
+    pub version: String,
+    /// Its volumes.
+    pub volumes: Vec<(VolumeIndex, VolumeReport)>,
+}
+
+/// All servers and volumes.
+#[derive(Clone, Debug)]
+pub struct Health {
+    limits: Limits,
+    servers: BTreeMap<String, Server>,
+    reports: BTreeMap<VolumeIndex, VolumeReport>,
+    /// Volumes whose replicas count as lost, as of the last [`Health::tick`].
+    lost: BTreeSet<VolumeIndex>,
+}
+
+impl Health {
+    /// The servers that the state knows: silent, but their dead timers start in full.
+    pub fn new(limits: Limits, known: &Blocks, now_ms: u64) -> Self {
+        let mut servers = BTreeMap::<String, Server>::new();
+        for (index, volume) in (0..).zip(known.volumes()) {
+            let row = &volume.row;
+            let server = servers.entry(row.server.clone()).or_insert_with(|| Server {
+                zone: row.zone.clone(),
+                host: row.host.clone(),
+                version: row.version.clone(),
+                volumes: BTreeSet::new(),
+                heard_ms: now_ms,
+                registration: None,
+            });
+            server.volumes.insert(index);
+        }
+        Self {
+            limits,
+            servers,
+            reports: BTreeMap::new(),
+            lost: BTreeSet::new(),
+        }
+    }
+
+    /// All servers by address.
+    pub fn servers(&self) -> &BTreeMap<String, Server> {
+        &self.servers
+    }
+
+    /// The server that a volume is at.
+    pub fn server_of(&self, volume: VolumeIndex) -> Option<(&str, &Server)> {
+        // Few servers hold many volumes: the list is short.
+        self.servers
+            .iter()
+            .find(|(_, s)| s.volumes.contains(&volume))
+            .map(|(address, s)| (address.as_str(), s))
+    }
+
+    /// The last report of a volume, of this reign.
+    pub fn report(&self, volume: VolumeIndex) -> Option<&VolumeReport> {
+        self.reports.get(&volume)
+    }
+
+    /// Whether a server is being heard from.
+    pub fn liveness(&self, server: &Server, now_ms: u64) -> Liveness {
+        let silent_ms = now_ms.saturating_sub(server.heard_ms);
+        if silent_ms >= self.limits.dead_ms {
+            Liveness::Dead
+        } else if server.registration.is_none() || silent_ms >= self.limits.suspect_ms {
+            Liveness::Suspect
+        } else {
+            Liveness::Alive
+        }
+    }
+
+    /// Whether a volume is being heard from.
+    pub fn volume_liveness(&self, volume: VolumeIndex, now_ms: u64) -> Liveness {
+        self.server_of(volume)
+            .map_or(Liveness::Dead, |(_, server)| self.liveness(server, now_ms))
+    }
+
+    /// Whether the replicas on a volume count as lost: its server is dead, or it has failed.
+    pub fn is_lost(&self, volume: VolumeIndex) -> bool {
+        self.lost.contains(&volume)
+    }
+
+    /// Whether all known servers are connected.
+    pub fn is_complete(&self) -> bool {
+        self.servers.values().all(|server| server.registration.is_some())
+    }
+
+    /// Whether a server may join with these volumes.
+    ///
+    /// # Errors
+    /// `Exists` when another server that is alive has one of them.
+    pub fn may_join(&self, address: &str, volumes: &[VolumeIndex], now_ms: u64) -> Result<()> {
+        for volume in volumes {
+            if let Some((other, server)) = self.server_of(*volume)
+                && other != address
+                && self.liveness(server, now_ms) == Liveness::Alive
+            {
+                return Err(Problem::new(
+                    ProblemKind::Exists,
+                    format!(
+                        "a volume of {address} is already served by {other}: a folder was copied, or one server \
+                         runs twice; stop one of them"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A server has come, or come back, on the connection `registration`.
+    pub fn join(&mut self, arrival: Arrival, registration: u64, now_ms: u64) {
+        let volumes: BTreeSet<_> = arrival.volumes.iter().map(|(index, _)| *index).collect();
+        for (address, server) in &mut self.servers {
+            if *address != arrival.address {
+                server.volumes.retain(|volume| !volumes.contains(volume));
+            }
+        }
+        self.reports.extend(arrival.volumes);
+        let server = Server {
+            zone: arrival.zone,
+            host: arrival.host,
+            version: arrival.version,
+            // Volumes that it no longer has stay known as its own, and turn dead with it or move elsewhere.
+            volumes,
+            heard_ms: now_ms,
+            registration: Some(registration),
+        };
+        self.servers.insert(arrival.address, server);
+        self.servers
+            .retain(|_, server| !server.volumes.is_empty() || server.registration.is_some());
+    }
+
+    /// A heartbeat has come; whether the connection is still the server's.
+    pub fn heartbeat(
+        &mut self,
+        registration: u64,
+        volumes: impl IntoIterator<Item = (VolumeIndex, VolumeReport)>,
+        now_ms: u64,
+    ) -> bool {
+        let Some(server) = self
+            .servers
+            .values_mut()
+            .find(|s| s.registration == Some(registration))
+        else {
+            return false;
+        };
+        server.heard_ms = now_ms;
+        for (index, report) in volumes {
+            if server.volumes.contains(&index) {
+                self.reports.insert(index, report);
+            }
+        }
+        true
+    }
+
+    /// A connection has been lost: its server is suspect at once.
+    pub fn gone(&mut self, registration: u64) {
+        for server in self.servers.values_mut() {
+            if server.registration == Some(registration) {
+                server.registration = None;
+            }
+        }
+    }
+
+    /// Compares with the last call: volumes whose replicas now count as lost, and those that count again.
+    pub fn tick(&mut self, known: usize, now_ms: u64) -> (Vec<VolumeIndex>, Vec<VolumeIndex>) {
+        let is_lost = |volume: &VolumeIndex| {
+            self.volume_liveness(*volume, now_ms) == Liveness::Dead
+                || self
+                    .report(*volume)
+                    .is_some_and(|report| report.state == VolumeState::Failed)
+        };
+        let lost: BTreeSet<_> = (0..known as VolumeIndex).filter(is_lost).collect();
+        let fresh = lost.difference(&self.lost).copied().collect();
+        let back = self.lost.difference(&lost).copied().collect();
+        self.lost = lost;
+        (fresh, back)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        suspect_ms: 50,
+        dead_ms: 300,
+    };
+
+    fn arrival(address: &str, volumes: &[VolumeIndex]) -> Arrival {
+        Arrival {
+            address: address.into(),
+            zone: "z".into(),
+            host: "h".into(),
+            version: "1".into(),
+            volumes: volumes
+                .iter()
+                .map(|index| (*index, VolumeReport::default()))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn silence_makes_suspect_then_dead_and_a_heartbeat_alive() {
+        let mut health = Health::new(LIMITS, &Blocks::default(), 0);
+        health.join(arrival("a:1", &[0, 1]), 1, 0);
+        health.join(arrival("b:1", &[2]), 2, 0);
+        let at = |health: &Health, now_ms| health.volume_liveness(0, now_ms);
+        assert_eq!(
+            (at(&health, 49), at(&health, 50)),
+            (Liveness::Alive, Liveness::Suspect)
+        );
+        assert_eq!(
+            (at(&health, 299), at(&health, 300)),
+            (Liveness::Suspect, Liveness::Dead)
+        );
+        assert!(health.heartbeat(2, [], 250));
+        assert_eq!(health.tick(3, 310), (vec![0, 1], vec![]));
+        assert!(health.heartbeat(
+            1,
+            [(
+                0,
+                VolumeReport {
+                    replicas: 5,
+                    ..VolumeReport::default()
+                }
+            )],
+            320
+        ));
+        assert_eq!(
+            (at(&health, 321), health.report(0).unwrap().replicas),
+            (Liveness::Alive, 5)
+        );
+        assert_eq!(health.tick(3, 321), (vec![], vec![0, 1]));
+        health.gone(1);
+        assert_eq!(
+            at(&health, 321),
+            Liveness::Suspect,
+            "a lost connection is suspect at once"
+        );
+        assert!(!health.heartbeat(1, [], 322));
+        assert!(!health.is_complete());
+        health.join(arrival("a:1", &[0, 1]), 3, 330);
+        assert!(health.is_complete() && at(&health, 331) == Liveness::Alive);
+    }
+
+    #[test]
+    fn a_failed_volume_counts_as_lost_beside_its_sisters() {
+        let mut health = Health::new(LIMITS, &Blocks::default(), 0);
+        health.join(arrival("a:1", &[0, 1]), 1, 0);
+        let failed = VolumeReport {
+            state: VolumeState::Failed,
+            ..VolumeReport::default()
+        };
+        assert!(health.heartbeat(1, [(1, failed)], 1));
+        assert_eq!(health.tick(2, 2), (vec![1], vec![]));
+        assert!(health.is_lost(1) && !health.is_lost(0));
+    }
+
+    #[test]
+    fn a_volume_is_in_one_place() {
+        let mut health = Health::new(LIMITS, &Blocks::default(), 0);
+        health.join(arrival("a:1", &[0]), 1, 0);
+        assert_eq!(
+            health.may_join("b:1", &[0], 1).unwrap_err().kind,
+            ProblemKind::Exists
+        );
+        health.may_join("a:1", &[0], 1).unwrap();
+        health.gone(1);
+        health.may_join("b:1", &[0], 1).unwrap();
+        health.join(arrival("b:1", &[0]), 2, 1);
+        assert_eq!(health.server_of(0).unwrap().0, "b:1");
+        assert_eq!(
+            health.servers().len(),
+            1,
+            "a server without a volume or connection is forgotten"
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! The clock's work: liveness, safe mode, silent uploads, versions that nobody reads any more, and the
+//! deletions that follow.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use blockyard_wire::Result;
+use blockyard_wire::ticket::now_unix_ms;
+use blockyard_wire::types::BlockId;
+
+use crate::core::Core;
+use crate::dataserver::Control;
+use crate::state::Command;
+use crate::state::blocks::VolumeIndex;
+
+/// Uploads or versions of one command.
+const BATCH: usize = 1000;
+/// Blocks of one deletion.
+const DELETES_MAX: usize = 4096;
+/// Pause after a deletion that failed.
+const PAUSE_MS: u64 = 2_000;
+
+/// Ticks until it is dropped.
+pub async fn tick(core: Rc<Core>) {
+    core.assess_all().await;
+    let step = Duration::from_millis(u64::from(core.config.heartbeat_ms / 2).clamp(20, 500));
+    let mut clock = tokio::time::interval(step);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        leave_safe_mode(&core);
+        let (lost, back) = {
+            let volumes = core.state.borrow().blocks().volumes().len();
+            core.health.borrow_mut().tick(volumes, core.now_ms())
+        };
+        if !lost.is_empty() || !back.is_empty() {
+            tracing::info!(
+                lost = lost.len(),
+                back = back.len(),
+                "volumes have turned dead or come back"
+            );
+            let changed: Vec<_> = lost.into_iter().chain(back).collect();
+            core.reassess(&changed).await;
+        }
+        for problem in [expire(&core).await, reap(&core).await]
+            .into_iter()
+            .filter_map(Result::err)
+        {
+            tracing::warn!(%problem, "the state could not be tidied; trying again");
+        }
+        if core.state.borrow().blocks().pending() > 0 {
+            core.delete_wake.notify_one();
+        }
+    }
+}
+
+fn leave_safe_mode(core: &Core) {
+    let waited = core.now_ms() >= core.config.safe_mode_ms;
+    if core.safe_mode.get() && (waited || core.health.borrow().is_complete()) {
+        core.safe_mode.set(false);
+        tracing::info!(waited, "repair and deletion begin");
+        core.repair_wake.notify_one();
+        core.delete_wake.notify_one();
+    }
+}
+
+async fn expire(core: &Core) -> Result<()> {
+    let expired = core.uploads.borrow().expired(core.now_ms());
+    for leases in expired.chunks(BATCH) {
+        tracing::info!(count = leases.len(), "uploads have been silent for too long");
+        core.propose(Command::Expire {
+            leases: leases.to_vec(),
+            at_unix_ms: now_unix_ms(),
+        })
+        .await?;
+        leases
+            .iter()
+            .for_each(|lease| core.uploads.borrow_mut().end(*lease));
+    }
+    Ok(())
+}
+
+async fn reap(core: &Core) -> Result<()> {
+    let done: Vec<u64> = {
+        let (state, readers, now) = (core.state.borrow(), core.readers.borrow(), now_unix_ms());
+        let condemned = state.condemned().keys();
+        condemned
+            .filter(|version| readers.are_done(**version, now))
+            .take(BATCH)
+            .copied()
+            .collect()
+    };
+    if done.is_empty() {
+        return Ok(());
+    }
+    core.propose(Command::Reap {
+        versions: done.clone(),
+    })
+    .await?;
+    done.iter()
+        .for_each(|version| core.readers.borrow_mut().forget(*version));
+    Ok(())
+}
+
+/// Sends volumes the deletions that they owe until it is dropped; one call a volume at a time.
+pub async fn delete(core: Rc<Core>) {
+    let busy = Rc::new(RefCell::new(BTreeSet::<VolumeIndex>::new()));
+    let pauses = Rc::new(RefCell::new(BTreeMap::<VolumeIndex, u64>::new()));
+    loop {
+        core.delete_wake.notified().await;
+        if core.safe_mode.get() {
+            continue;
+        }
+        let now_ms = core.now_ms();
+        let controls: Vec<_> = core.controls.borrow().values().cloned().collect();
+        for control in controls {
+            for &volume in &control.volumes {
+                let paused = pauses.borrow().get(&volume).is_some_and(|until| *until > now_ms);
+                if paused || busy.borrow().contains(&volume) {
+                    continue;
+                }
+                let owed: Vec<BlockId> = {
+                    let state = core.state.borrow();
+                    let pending = state
+                        .blocks()
+                        .volume(volume)
+                        .into_iter()
+                        .flat_map(|volume| &volume.pending);
+                    pending.take(DELETES_MAX).map(|id| BlockId(*id)).collect()
+                };
+                if owed.is_empty() {
+                    continue;
+                }
+                busy.borrow_mut().insert(volume);
+                let (core, control) = (core.clone(), control.clone());
+                let (busy, pauses) = (busy.clone(), pauses.clone());
+                tokio::task::spawn_local(async move {
+                    if let Err(problem) = delete_on(&core, &control, volume, owed).await {
+                        let volume_id = core.volume_id(volume);
+                        tracing::warn!(volume = %volume_id, %problem, "deletions are not done; trying again");
+                        pauses.borrow_mut().insert(volume, core.now_ms() + PAUSE_MS);
+                    }
+                    busy.borrow_mut().remove(&volume);
+                    core.delete_wake.notify_one();
+                });
+            }
+        }
+    }
+}
+
+async fn delete_on(core: &Core, control: &Control, volume: VolumeIndex, blocks: Vec<BlockId>) -> Result<()> {
+    control.delete(core.volume_id(volume), &blocks).await?;
+    // Those that were not there are gone as well.
+    core.propose(Command::Deleted { volume, blocks }).await?;
+    // The volume can be a target again for blocks whose damaged replica it had.
+    core.repair_wake.notify_one();
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! Blocks on volumes that the state does not know, and since when: none is deleted before its age. Pure.
+
+use std::collections::BTreeMap;
+
+use blockyard_wire::types::BlockId;
+
+use crate::state::blocks::VolumeIndex;
+
+/// Orphans that are followed; those beyond are found again later.
+const FOLLOWED_MAX: usize = 1 << 20;
+
+/// When each orphan was first seen, on the clock of the caller, milliseconds.
+#[derive(Clone, Debug, Default)]
+pub struct Orphans {
+    /// By volume, bucket and block.
+    seen: BTreeMap<(VolumeIndex, u8, u64), u64>,
+}
+
+impl Orphans {
+    /// A bucket of a volume holds exactly these unknown blocks, ascending; those of them that are `age_ms` old.
+    pub fn seen(
+        &mut self,
+        volume: VolumeIndex,
+        bucket: u8,
+        blocks: &[BlockId],
+        age_ms: u64,
+        now_ms: u64,
+    ) -> Vec<BlockId> {
+        let known = self.seen.range((volume, bucket, 0)..=(volume, bucket, u64::MAX));
+        let gone: Vec<_> = known
+            .map(|(key, _)| *key)
+            .filter(|(_, _, block)| blocks.binary_search(&BlockId(*block)).is_err())
+            .collect();
+        for key in gone {
+            self.seen.remove(&key);
+        }
+        let mut old = Vec::new();
+        for block in blocks {
+            let key = (volume, bucket, block.0);
+            if self.seen.len() >= FOLLOWED_MAX && !self.seen.contains_key(&key) {
+                continue;
+            }
+            let since = *self.seen.entry(key).or_insert(now_ms);
+            if now_ms.saturating_sub(since) >= age_ms {
+                old.push(*block);
+            }
+        }
+        old
+    }
+
+    /// Whether any is being watched on a volume.
+    pub fn any_on(&self, volume: VolumeIndex) -> bool {
+        self.seen
+            .range((volume, 0, 0)..=(volume, u8::MAX, u64::MAX))
+            .next()
+            .is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_orphan_ages_from_when_it_was_first_seen() {
+        let mut orphans = Orphans::default();
+        let (a, b) = (BlockId(256), BlockId(512));
+        assert_eq!(orphans.seen(1, 0, &[a], 100, 50), []);
+        assert_eq!(orphans.seen(1, 0, &[a, b], 100, 149), []);
+        assert_eq!(orphans.seen(1, 0, &[a, b], 100, 150), [a]);
+        assert_eq!(
+            orphans.seen(2, 0, &[a], 100, 150),
+            [],
+            "another volume's has its own age"
+        );
+        assert_eq!(orphans.seen(1, 0, &[b], 100, 160), []);
+        assert_eq!(
+            orphans.seen(1, 0, &[a, b], 100, 200),
+            [],
+            "what had gone starts anew"
+        );
+        assert_eq!(orphans.seen(1, 0, &[], 100, 201), []);
+        assert!(!orphans.any_on(1) && orphans.any_on(2));
+    }
+}

@@ -1,0 +1,375 @@
+//! A client's session: every call on names, uploads and the cluster's state.
+
+use std::rc::Rc;
+
+use blockyard_schema::nameserver_capnp::session;
+use blockyard_wire::ticket::now_unix_ms;
+use blockyard_wire::types::{BlockId, RequestId, VolumeId};
+use blockyard_wire::{Problem, ProblemKind, Result, convert};
+
+use crate::core::Core;
+use crate::reports;
+use crate::state::{Command, Outcome};
+
+/// Volumes that a client may ask to avoid in one call.
+const AVOID_MAX: u32 = 1024;
+
+/// A client's session.
+pub struct Session {
+    core: Rc<Core>,
+}
+
+impl Session {
+    /// A session with the nameserver.
+    pub fn new(core: Rc<Core>) -> Self {
+        Self { core }
+    }
+}
+
+type Text<'a> = capnp::Result<capnp::text::Reader<'a>>;
+
+fn text(field: Text<'_>) -> Result<String> {
+    convert::read_text(field?)
+}
+
+fn request(
+    field: capnp::Result<blockyard_schema::nameserver_capnp::request_id::Reader<'_>>,
+) -> Result<RequestId> {
+    convert::read_request_id(field?)
+}
+
+/// An outcome of another kind than the command's: a request id was used for two different calls.
+fn mixed_up() -> capnp::Error {
+    Problem::invalid("this request id was used for another call").into()
+}
+
+impl session::Server for Session {
+    async fn cluster(
+        self: Rc<Self>,
+        _: session::ClusterParams,
+        mut results: session::ClusterResults,
+    ) -> capnp::Result<()> {
+        convert::write_cluster_info(&self.core.info(), results.get().init_cluster());
+        Ok(())
+    }
+
+    async fn lookup(
+        self: Rc<Self>,
+        params: session::LookupParams,
+        mut results: session::LookupResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let path = text(params.get_path())?;
+        let (file, blocks) = self
+            .core
+            .lookup(&path, params.get_blocks_from(), params.get_blocks_max())?;
+        let mut results = results.get();
+        convert::write_file_info(&file, results.reborrow().init_file());
+        convert::write_list(
+            &blocks,
+            results.init_blocks(blocks.len() as u32),
+            convert::write_block_info,
+        );
+        Ok(())
+    }
+
+    async fn blocks(
+        self: Rc<Self>,
+        params: session::BlocksParams,
+        mut results: session::BlocksResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let blocks = self
+            .core
+            .blocks(params.get_version(), params.get_from(), params.get_max())?;
+        convert::write_list(
+            &blocks,
+            results.get().init_blocks(blocks.len() as u32),
+            convert::write_block_info,
+        );
+        Ok(())
+    }
+
+    async fn list(
+        self: Rc<Self>,
+        params: session::ListParams,
+        mut results: session::ListResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (entries, more) = self.core.state.borrow().list(
+            &text(params.get_path())?,
+            &text(params.get_prefix())?,
+            &text(params.get_after())?,
+            params.get_limit() as usize,
+            params.get_recursive(),
+        )?;
+        let mut results = results.get();
+        results.set_more(more);
+        convert::write_list(
+            &entries,
+            results.init_entries(entries.len() as u32),
+            convert::write_file_info,
+        );
+        Ok(())
+    }
+
+    async fn mkdir(
+        self: Rc<Self>,
+        params: session::MkdirParams,
+        mut results: session::MkdirResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let command = Command::Mkdir {
+            path: text(params.get_path())?,
+            parents: params.get_parents(),
+            at_unix_ms: now_unix_ms(),
+            request: request(params.get_request())?,
+        };
+        let Outcome::Made { file } = self.core.propose(command).await? else {
+            return Err(mixed_up());
+        };
+        convert::write_file_info(&file, results.get().init_file());
+        Ok(())
+    }
+
+    async fn rename(
+        self: Rc<Self>,
+        params: session::RenameParams,
+        _: session::RenameResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let command = Command::Rename {
+            from: text(params.get_from())?,
+            to: text(params.get_to())?,
+            overwrite: params.get_overwrite(),
+            at_unix_ms: now_unix_ms(),
+            request: request(params.get_request())?,
+        };
+        self.core.propose(command).await?;
+        Ok(())
+    }
+
+    async fn remove(
+        self: Rc<Self>,
+        params: session::RemoveParams,
+        mut results: session::RemoveResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let command = Command::Remove {
+            path: text(params.get_path())?,
+            recursive: params.get_recursive(),
+            at_unix_ms: now_unix_ms(),
+            request: request(params.get_request())?,
+        };
+        let Outcome::Removed { files, bytes } = self.core.propose(command).await? else {
+            return Err(mixed_up());
+        };
+        let mut results = results.get();
+        results.set_files(files);
+        results.set_bytes(bytes);
+        Ok(())
+    }
+
+    async fn begin(
+        self: Rc<Self>,
+        params: session::BeginParams,
+        mut results: session::BeginResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let core = &self.core;
+        core.uploads.borrow().may_begin()?;
+        let command = Command::Begin {
+            path: text(params.get_path())?,
+            overwrite: params.get_overwrite(),
+            replication: match params.get_replication() {
+                0 => core.config.replication,
+                given => given,
+            },
+            content_type: text(params.get_content_type())?,
+            at_unix_ms: now_unix_ms(),
+            request: request(params.get_request())?,
+        };
+        let Outcome::Begun {
+            lease,
+            version,
+            replication,
+        } = core.propose(command).await?
+        else {
+            return Err(mixed_up());
+        };
+        core.uploads.borrow_mut().renew(lease, core.now_ms());
+        let mut results = results.get();
+        results.set_lease(lease);
+        results.set_version(version);
+        results.set_lease_ms(core.config.lease_ms);
+        results.set_replication(replication);
+        Ok(())
+    }
+
+    async fn allocate(
+        self: Rc<Self>,
+        params: session::AllocateParams,
+        mut results: session::AllocateResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let avoid = params.get_avoid()?;
+        if avoid.len() > AVOID_MAX {
+            return Err(Problem::invalid(format!("more than {AVOID_MAX} volumes to avoid")).into());
+        }
+        let avoid = convert::read_list(avoid, convert::read_volume_id)?;
+        let blocks = self
+            .core
+            .allocate(params.get_lease(), params.get_count(), &avoid)?;
+        convert::write_list(
+            &blocks,
+            results.get().init_blocks(blocks.len() as u32),
+            convert::write_new_block,
+        );
+        Ok(())
+    }
+
+    async fn add_blocks(
+        self: Rc<Self>,
+        params: session::AddBlocksParams,
+        _: session::AddBlocksResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let core = &self.core;
+        let lease = params.get_lease();
+        let added = convert::read_list(params.get_blocks()?, convert::read_added_block)?;
+        let request = request(params.get_request())?;
+        let blocks = core.proven(lease, &added)?;
+        core.propose(Command::AddBlocks {
+            lease,
+            blocks,
+            request,
+        })
+        .await?;
+        let mut uploads = core.uploads.borrow_mut();
+        uploads.renew(lease, core.now_ms());
+        added.iter().for_each(|block| uploads.added(lease, block.block));
+        Ok(())
+    }
+
+    async fn commit(
+        self: Rc<Self>,
+        params: session::CommitParams,
+        mut results: session::CommitResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let core = &self.core;
+        let lease = params.get_lease();
+        let command = Command::Commit {
+            lease,
+            blocks: params.get_blocks(),
+            length_bytes: params.get_length_bytes(),
+            crc32c: params.get_crc32c(),
+            at_unix_ms: now_unix_ms(),
+            request: request(params.get_request())?,
+        };
+        let repeated = core.state.borrow().repeated(&command).is_some();
+        if !repeated {
+            core.readable(lease)?;
+        }
+        let Outcome::Committed { file, degraded } = core.propose(command).await? else {
+            return Err(mixed_up());
+        };
+        core.uploads.borrow_mut().end(lease);
+        let mut results = results.get();
+        convert::write_file_info(&file, results.reborrow().init_file());
+        results.set_degraded(degraded);
+        Ok(())
+    }
+
+    async fn renew(
+        self: Rc<Self>,
+        params: session::RenewParams,
+        mut results: session::RenewResults,
+    ) -> capnp::Result<()> {
+        let lease = params.get()?.get_lease();
+        self.core.state.borrow().held(lease)?;
+        self.core.uploads.borrow_mut().renew(lease, self.core.now_ms());
+        results.get().set_lease_ms(self.core.config.lease_ms);
+        Ok(())
+    }
+
+    async fn abandon(
+        self: Rc<Self>,
+        params: session::AbandonParams,
+        _: session::AbandonResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let lease = params.get_lease();
+        let request = request(params.get_request())?;
+        self.core.propose(Command::Abandon { lease, request }).await?;
+        self.core.uploads.borrow_mut().end(lease);
+        Ok(())
+    }
+
+    async fn report_bad(
+        self: Rc<Self>,
+        params: session::ReportBadParams,
+        _: session::ReportBadResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let block = BlockId(params.get_block());
+        let volume = VolumeId(convert::read_id(params.get_volume()?));
+        let kind = convert::problem_kind_from(params.get_kind());
+        let message: String = text(params.get_message())?
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(200)
+            .collect();
+        tracing::info!(%block, %volume, kind = kind.name(), message, "a client could not read a replica");
+        let index = self.core.state.borrow().blocks().known(volume)?;
+        if matches!(
+            kind,
+            ProblemKind::Corrupt | ProblemKind::NotFound | ProblemKind::OtherReplica
+        ) {
+            reports::doubt(self.core.clone(), index, block);
+        }
+        Ok(())
+    }
+
+    async fn status(
+        self: Rc<Self>,
+        _: session::StatusParams,
+        mut results: session::StatusResults,
+    ) -> capnp::Result<()> {
+        convert::write_cluster_status(&self.core.status(), results.get().init_status());
+        Ok(())
+    }
+
+    async fn replicas_of(
+        self: Rc<Self>,
+        params: session::ReplicasOfParams,
+        mut results: session::ReplicasOfResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let volume = VolumeId(convert::read_id(params.get_volume()?));
+        let (blocks, more) =
+            self.core
+                .replicas_of(volume, BlockId(params.get_after()), params.get_limit())?;
+        let mut results = results.get();
+        results.set_more(more);
+        convert::write_list(
+            &blocks,
+            results.init_blocks(blocks.len() as u32),
+            convert::write_held_block,
+        );
+        Ok(())
+    }
+
+    async fn locate(
+        self: Rc<Self>,
+        params: session::LocateParams,
+        mut results: session::LocateResults,
+    ) -> capnp::Result<()> {
+        let (info, path, version) = self.core.locate(BlockId(params.get()?.get_block()))?;
+        let mut results = results.get();
+        convert::write_block_info(&info, results.reborrow().init_info());
+        results.set_path(&path);
+        results.set_version(version);
+        Ok(())
+    }
+}
