@@ -150,13 +150,20 @@ impl Io {
         self.pending.borrow().broken.is_some()
     }
 
+    /// Operations that may still complete.
     pub(crate) fn in_flight(&self) -> usize {
+        if self.is_broken() {
+            return 0;
+        }
         self.disk.borrow().as_ref().map_or(0, |disk| disk.in_flight())
     }
 
     /// One exchange with the disk; whether anything came of it. After an error every operation, also each later
     /// one, fails: nothing is known of those in flight, and the disk keeps their buffers.
     pub(crate) fn turn(&self, wait: bool) -> io::Result<bool> {
+        if self.is_broken() {
+            return Ok(false);
+        }
         let mut completions = Vec::new();
         let turned = self.disk(|disk| disk.turn(wait, &mut completions));
         let any = !completions.is_empty();

@@ -295,7 +295,7 @@ mod tests {
     use crate::record::tests::any_record;
     use proptest::prelude::*;
 
-    const RING: Ring = Ring { file_pages: 64 };
+    const RING: Ring = Ring { file_pages: 24 };
 
     fn seed() -> JournalSeed {
         JournalSeed::new(&[1; 16], &[2; 16])
@@ -334,7 +334,7 @@ mod tests {
     }
 
     fn batches() -> impl Strategy<Value = Vec<Vec<Record>>> {
-        prop::collection::vec(prop::collection::vec(any_record(), 1..300), 1..40)
+        prop::collection::vec(prop::collection::vec(any_record(), 1..200), 1..25)
     }
 
     proptest! {
@@ -392,14 +392,14 @@ mod tests {
             block: crate::block::BlockId(1),
         }; 300];
         let mut from = disk.head;
-        for round in 0..500 {
+        for round in 0..200 {
             if round % 10 == 0 {
                 from = disk.head;
             }
             disk.write(&record);
             let found = disk.scan(from).unwrap();
             assert_eq!(
-                (found.head, found.records.len() / 300),
+                (found.head, found.records.len() / 900),
                 (disk.head, round % 10 + 1)
             );
         }

@@ -49,6 +49,10 @@ mod put;
 mod record;
 #[cfg(feature = "disk")]
 mod recover;
+#[cfg(all(test, feature = "disk"))]
+mod sim;
+#[cfg(all(test, feature = "disk"))]
+mod sim_tests;
 #[cfg(feature = "disk")]
 mod snapshot;
 #[cfg(feature = "disk")]

@@ -1,372 +1,545 @@
-//! The disk as a simulation: files in memory, with what is durable kept apart from what only seems written.
+//! The disk as a simulation: the twin of `uring`, in memory, seeded, and as unkind as a real one may be.
 //!
-//! Stated fault model. One seed decides everything, so a run can be replayed.
-//! - Operations complete in any order; reads see what has completed.
-//! - A sync makes durable what had completed *before it was submitted*: the file's own writes and length, and (as
-//!   ext4 and xfs do) other files' writes into extents that were durably written before. Nothing else.
-//! - A power cut keeps durable bytes, and of every later or unfinished write any subset of its 512 B sectors; a
-//!   sector into an extent that was only allocated reads as zeros again unless the file was synced.
-//! - Names: creations, renames and removals since the last sync of their folder survive as a prefix.
-//! - On request: the nth operation fails (once or for ever), transfers are short, EAGAIN comes, a write lands in
-//!   the wrong place, bits flip.
+//! The fault model. Completions come in any order. A sync makes durable what had completed when it was submitted:
+//! of its own file, and of other files in extents that were made durable before (as a device's cache flush does on
+//! ext4 and xfs). New names are durable after their folder's sync. A crash keeps any of what is not durable, sector
+//! by sector, and any prefix of a folder's new names. On demand: short transfers, interruptions, the nth operation
+//! failing once or for ever, writes that are lost or go elsewhere though they report success, a full filesystem.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use crate::device::{Completion, Content, Device, FileId, Files, How, Op};
 
-/// The medium changes in units of this.
 const SECTOR_BYTES: usize = 512;
-/// Extents are tracked in units of this.
-const EXTENT_BYTES: usize = 4096;
+const PAGE_BYTES: usize = 4096;
 
-/// SplitMix64 (Steele et al. 2014): small, and the same on every machine.
+/// A small, good enough generator: xorshift64*.
 #[derive(Clone)]
-pub(crate) struct Random(pub(crate) u64);
+pub(crate) struct Rng(u64);
 
-impl Random {
+impl Rng {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d | 1)
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// A number below `bound`, which is not zero.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+    /// A number below `limit`.
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        (self.next() >> 16) % limit
     }
 
-    /// True `of_thousand` times in a thousand.
-    pub(crate) fn chance(&mut self, of_thousand: u64) -> bool {
-        self.below(1000) < of_thousand
+    /// True in `per_mille` of 1000 cases.
+    pub(crate) fn chance(&mut self, per_mille: u64) -> bool {
+        self.below(1000) < per_mille
     }
 }
 
-/// Which faults to inject.
-#[derive(Clone, Default)]
+/// The kinds of operation that can be made to fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Read,
+    Write,
+    Sync,
+    Allocate,
+}
+
+/// What an operation does instead of its work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    /// It fails with this errno.
+    Error(i32),
+    /// A write that reports success and does nothing.
+    Lost,
+    /// A write that reports success and went this many bytes further on.
+    Misdirected(u64),
+}
+
+/// The nth operation of a kind (from 0) on files whose name begins so.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) kind: Kind,
+    pub(crate) name_prefix: &'static str,
+    pub(crate) nth: u64,
+    pub(crate) for_ever: bool,
+    pub(crate) fault: Fault,
+}
+
+/// Which faults happen.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Faults {
-    /// The operation with this number (counted from 0 over the life of the disk) fails with the error.
-    pub(crate) fail_at: Option<(u64, i32)>,
-    /// And so does every later one of the same kind.
-    pub(crate) fail_for_ever: bool,
-    /// The write with this number lands as many bytes further on.
-    pub(crate) misdirect_at: Option<(u64, u64)>,
-    /// Transfers in a thousand that are short.
-    pub(crate) short_transfers: u64,
-    /// Operations in a thousand that are answered EAGAIN first.
-    pub(crate) again: u64,
+    /// Transfers that come short, of 1000.
+    pub(crate) short_per_mille: u64,
+    /// Operations that are interrupted, of 1000.
+    pub(crate) interrupted_per_mille: u64,
+    /// The power goes at this sync (counted from 0 since the last crash).
+    pub(crate) crash_at_sync: Option<u64>,
+    pub(crate) plans: Vec<Plan>,
 }
 
-/// A file's contents: as seen, as durable, and the writes between the two.
+/// Pages that were ever written; the others are zeros.
 #[derive(Clone, Default)]
+struct Pages(BTreeMap<u64, Box<[u8; PAGE_BYTES]>>);
+
+impl Pages {
+    /// Whole sectors.
+    fn write(&mut self, offset_bytes: u64, bytes: &[u8]) {
+        for (at, sector) in bytes.chunks(SECTOR_BYTES).enumerate() {
+            let at_bytes = offset_bytes + (at * SECTOR_BYTES) as u64;
+            let page = self
+                .0
+                .entry(at_bytes / PAGE_BYTES as u64)
+                .or_insert_with(|| Box::new([0; PAGE_BYTES]));
+            let within = (at_bytes % PAGE_BYTES as u64) as usize;
+            page[within..within + sector.len()].copy_from_slice(sector);
+        }
+    }
+
+    fn read(&self, offset_bytes: u64, into: &mut [u8]) {
+        for (at, sector) in into.chunks_mut(SECTOR_BYTES).enumerate() {
+            let at_bytes = offset_bytes + (at * SECTOR_BYTES) as u64;
+            let within = (at_bytes % PAGE_BYTES as u64) as usize;
+            match self.0.get(&(at_bytes / PAGE_BYTES as u64)) {
+                Some(page) => sector.copy_from_slice(&page[within..within + sector.len()]),
+                None => sector.fill(0),
+            }
+        }
+    }
+}
+
+/// A write that no sync has covered.
+struct Pending {
+    offset_bytes: u64,
+    bytes: Vec<u8>,
+    /// When it completed; none while it is in flight (then it is not in the current image).
+    completed_at: u64,
+}
+
+#[derive(Default)]
 struct Inode {
-    seen: Vec<u8>,
-    durable: Vec<u8>,
-    /// Extents that a power cut leaves readable.
-    written: BTreeSet<usize>,
-    /// Completed writes since they were last made durable: when completed, where, what.
-    pending: Vec<(u64, usize, Vec<u8>)>,
+    current: Pages,
+    length_bytes: u64,
+    durable: Pages,
+    durable_length_bytes: u64,
+    /// Pages whose extents a sync of this file has made durable.
+    extents: BTreeMap<u64, ()>,
+    pending: Vec<Pending>,
 }
 
 #[derive(Clone)]
-enum Naming {
-    Create(String, usize),
+enum NameChange {
+    Make(String, usize),
     Rename(String, String),
     Remove(String),
 }
 
-struct Flight {
+fn apply_name(names: &mut BTreeMap<String, usize>, change: &NameChange) {
+    match change {
+        NameChange::Make(name, inode) => drop(names.insert(name.clone(), *inode)),
+        NameChange::Rename(from, to) => {
+            if let Some(inode) = names.remove(from) {
+                names.insert(to.clone(), inode);
+            }
+        }
+        NameChange::Remove(name) => drop(names.remove(name)),
+    }
+}
+
+fn folder_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+#[derive(Clone)]
+enum Handle {
+    File { inode: usize, name: String },
+    Folder(String),
+}
+
+struct Queued {
     token: u64,
     op: Op,
     done_bytes: usize,
     submitted_at: u64,
 }
 
-/// What lies under the volume: outlives power cuts.
-pub(crate) struct Medium {
-    random: Random,
-    pub(crate) faults: Faults,
-    inodes: Vec<Inode>,
+struct World {
+    rng: Rng,
+    faults: Faults,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
-    namings: Vec<Naming>,
-    folders: BTreeSet<String>,
-    flights: Vec<Flight>,
-    operations: u64,
-    failing: Option<(std::mem::Discriminant<Op>, i32)>,
+    new_names: Vec<NameChange>,
+    inodes: Vec<Inode>,
+    open: Vec<Option<Handle>>,
+    queue: Vec<Queued>,
     clock: u64,
-    free_bytes: u64,
-    /// Lives of the disk: one of an earlier life does nothing any more.
-    life: u64,
+    syncs: u64,
+    capacity_bytes: u64,
+    dead: bool,
+    flushes_device: bool,
 }
 
-/// One life of the simulated disk, from power-on to power cut.
-pub(crate) struct Sim {
-    medium: Rc<RefCell<Medium>>,
-    life: u64,
-    open: Vec<Option<Open>>,
-}
-
+/// A disk that survives the volumes opened on it; clones are the same disk.
 #[derive(Clone)]
-enum Open {
-    File(usize),
-    Folder(String),
-}
+pub(crate) struct SimDisk(Rc<RefCell<World>>);
 
-impl Medium {
-    /// An empty disk of `free_bytes`, on which everything follows from `seed`.
-    pub(crate) fn new(seed: u64, free_bytes: u64) -> Rc<RefCell<Self>> {
-        Rc::new(RefCell::new(Self {
-            random: Random(seed),
+impl SimDisk {
+    pub(crate) fn new(seed: u64, capacity_bytes: u64) -> Self {
+        Self(Rc::new(RefCell::new(World {
+            rng: Rng::new(seed),
             faults: Faults::default(),
-            inodes: Vec::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
-            namings: Vec::new(),
-            folders: BTreeSet::from([String::new()]),
-            flights: Vec::new(),
-            operations: 0,
-            failing: None,
+            new_names: Vec::new(),
+            inodes: Vec::new(),
+            open: Vec::new(),
+            queue: Vec::new(),
             clock: 0,
-            free_bytes,
-            life: 0,
-        }))
+            syncs: 0,
+            capacity_bytes,
+            dead: false,
+            flushes_device: true,
+        })))
     }
 
-    /// Operations submitted so far.
-    pub(crate) fn operations(&self) -> u64 {
-        self.operations
+    pub(crate) fn set_faults(&self, faults: Faults) {
+        self.0.borrow_mut().faults = faults;
     }
 
-    /// Names and lengths of all files.
-    pub(crate) fn files(&self) -> Vec<(String, usize)> {
-        self.names.iter().map(|(name, &inode)| (name.clone(), self.inodes[inode].seen.len())).collect()
+    /// As on a filesystem where a sync covers its own file only.
+    pub(crate) fn set_flushes_device(&self, flushes: bool) {
+        self.0.borrow_mut().flushes_device = flushes;
     }
 
-    /// Flips one bit of a file, durably: what a medium does by itself.
-    pub(crate) fn flip(&mut self, name: &str, bit: usize) {
-        let inode = &mut self.inodes[self.names[name]];
-        for image in [&mut inode.seen, &mut inode.durable] {
-            if let Some(byte) = image.get_mut(bit / 8) {
-                *byte ^= 1 << (bit % 8);
-            }
-        }
+    pub(crate) fn set_capacity(&self, capacity_bytes: u64) {
+        self.0.borrow_mut().capacity_bytes = capacity_bytes;
     }
 
-    /// Cuts the power: forgets what was not durable, as the fault model says.
-    pub(crate) fn cut_power(&mut self) {
-        self.life += 1;
-        let unfinished: Vec<_> = self.flights.drain(..).collect();
-        for Flight { op, done_bytes, .. } in &unfinished {
-            if let Op::Write { from, .. } = op {
-                let inode = file_of(op);
-                let at = offset_of(op) + done_bytes;
-                self.inodes[inode].pending.push((u64::MAX, at, from.as_ref()[*done_bytes..].to_vec()));
-            }
-        }
-        let kept = self.random.below(self.namings.len() as u64 + 1) as usize;
-        for naming in std::mem::take(&mut self.namings).into_iter().take(kept) {
-            apply(&mut self.durable_names, naming);
-        }
-        self.names = self.durable_names.clone();
-        for inode in &mut self.inodes {
-            let pending = std::mem::take(&mut inode.pending);
-            // Runs that lose all or keep all are as likely as mixtures.
-            let keep = [0, 1000, 500, 900][self.random.below(4) as usize];
-            for (_, offset, bytes) in pending {
-                for (at, sector) in bytes.chunks(SECTOR_BYTES).enumerate() {
-                    let start = offset + at * SECTOR_BYTES;
-                    let readable = inode.written.contains(&(start / EXTENT_BYTES));
-                    if readable && self.random.chance(keep) {
-                        put(&mut inode.durable, start, sector);
+    /// Syncs since the last crash.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.0.borrow().syncs
+    }
+
+    /// The power goes, and comes back: what was not durable survives in part or not at all.
+    pub(crate) fn crash(&self) {
+        let world = &mut *self.0.borrow_mut();
+        world.write_in_flight();
+        // Sometimes all or nothing survives, mostly anything.
+        let keep_per_mille = [0, 1000, 500, 500, 900][world.rng.below(5) as usize];
+        for inode in &mut world.inodes {
+            for write in std::mem::take(&mut inode.pending) {
+                for (at, sector) in write.bytes.chunks(SECTOR_BYTES).enumerate() {
+                    if world.rng.chance(keep_per_mille) {
+                        inode
+                            .durable
+                            .write(write.offset_bytes + (at * SECTOR_BYTES) as u64, sector);
                     }
                 }
             }
-            inode.seen = inode.durable.clone();
+            if world.rng.chance(keep_per_mille) {
+                inode.durable_length_bytes = inode.length_bytes;
+            }
+            inode.current = inode.durable.clone();
+            inode.length_bytes = inode.durable_length_bytes;
         }
-        self.failing = None;
+        let mut surviving: BTreeMap<&str, bool> = BTreeMap::new();
+        for change in &world.new_names {
+            let (NameChange::Make(name, _) | NameChange::Rename(name, _) | NameChange::Remove(name)) = change;
+            let rng = &mut world.rng;
+            let alive = surviving.entry(folder_of(name)).or_insert(true);
+            *alive &= rng.chance(keep_per_mille);
+            if *alive {
+                apply_name(&mut world.durable_names, change);
+            }
+        }
+        world.new_names.clear();
+        world.names = world.durable_names.clone();
+        world.open.clear();
+        world.queue.clear();
+        world.syncs = 0;
+        world.dead = false;
     }
 
-    fn sync(&mut self, target: &Open, submitted_at: u64) {
-        match target {
-            Open::Folder(folder) => {
-                for naming in std::mem::take(&mut self.namings) {
-                    let (Naming::Create(name, _) | Naming::Rename(_, name) | Naming::Remove(name)) = &naming;
-                    if folder_of(name) == *folder {
-                        apply(&mut self.durable_names, naming);
-                    } else {
-                        self.namings.push(naming);
-                    }
-                }
-            }
-            Open::File(synced) => {
-                for (number, inode) in self.inodes.iter_mut().enumerate() {
-                    let own = number == *synced;
-                    if own && inode.durable.len() != inode.seen.len() {
-                        inode.durable.resize(inode.seen.len(), 0);
-                    }
-                    for (completed_at, offset, bytes) in std::mem::take(&mut inode.pending) {
-                        if completed_at > submitted_at {
-                            inode.pending.push((completed_at, offset, bytes));
-                            continue;
-                        }
-                        let extents = offset / EXTENT_BYTES..=(offset + bytes.len() - 1) / EXTENT_BYTES;
-                        if own {
-                            inode.written.extend(extents);
-                            put(&mut inode.durable, offset, &bytes);
-                        } else if extents.clone().all(|extent| inode.written.contains(&extent)) {
-                            put(&mut inode.durable, offset, &bytes);
-                        } else {
-                            inode.pending.push((completed_at, offset, bytes));
-                        }
-                    }
-                }
+    /// Flips a bit of a file behind everybody's back.
+    pub(crate) fn flip(&self, name: &str, at_bytes: u64) {
+        let world = &mut *self.0.borrow_mut();
+        let inode = &mut world.inodes[world.names[name]];
+        let sector_bytes = at_bytes / SECTOR_BYTES as u64 * SECTOR_BYTES as u64;
+        let mut sector = [0; SECTOR_BYTES];
+        inode.current.read(sector_bytes, &mut sector);
+        sector[(at_bytes - sector_bytes) as usize] ^= 1;
+        inode.current.write(sector_bytes, &sector);
+        inode.durable.write(sector_bytes, &sector);
+    }
+}
+
+impl World {
+    fn check(&self) -> io::Result<()> {
+        if self.dead {
+            Err(io::Error::new(io::ErrorKind::BrokenPipe, "the power is gone"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn inode(&self, file: FileId) -> Option<(usize, &str)> {
+        match self.open.get(file.0 as usize)? {
+            Some(Handle::File { inode, name }) => Some((*inode, name)),
+            _ => None,
+        }
+    }
+
+    fn allocated_bytes(&self) -> u64 {
+        self.names
+            .values()
+            .map(|&inode| self.inodes[inode].length_bytes)
+            .sum()
+    }
+
+    /// What was on its way when the power went may have arrived.
+    fn write_in_flight(&mut self) {
+        for queued in std::mem::take(&mut self.queue) {
+            if let Op::Write {
+                file,
+                offset_bytes,
+                from,
+            } = &queued.op
+                && let Some((inode, _)) = self.inode(*file)
+            {
+                let bytes = from.as_ref()[queued.done_bytes..].to_vec();
+                let offset_bytes = offset_bytes + queued.done_bytes as u64;
+                self.inodes[inode].pending.push(Pending {
+                    offset_bytes,
+                    bytes,
+                    completed_at: u64::MAX,
+                });
             }
         }
     }
 
-    /// Carries out an operation; bytes transferred.
-    fn run(&mut self, flight: &mut Flight, target: Option<Open>) -> io::Result<usize> {
-        let number = self.operations;
-        self.operations += 1;
-        let kind = std::mem::discriminant(&flight.op);
-        if let Some((at, errno)) = self.faults.fail_at
-            && number == at
-        {
-            if self.faults.fail_for_ever {
-                self.failing = Some((kind, errno));
-            }
-            return Err(io::Error::from_raw_os_error(errno));
-        }
-        if let Some((failing, errno)) = self.failing
-            && failing == kind
-        {
-            return Err(io::Error::from_raw_os_error(errno));
-        }
-        let target = target.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
-        if self.random.chance(self.faults.again) {
-            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
-        }
-        let (done, total) = (flight.done_bytes, flight.op.transfer_bytes());
-        let mut length = total - done;
-        if length > SECTOR_BYTES && self.random.chance(self.faults.short_transfers) {
-            length = 1 + self.random.below(length as u64 - 1) as usize;
-        }
-        let inode = match &target {
-            Open::File(inode) => *inode,
-            Open::Folder(_) if matches!(flight.op, Op::Sync { .. }) => 0,
-            Open::Folder(_) => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
+    /// The planned fault of this operation, if it is its turn.
+    fn fault(&mut self, op: &Op) -> Option<Fault> {
+        let (kind, file) = match op {
+            Op::Read { file, .. } => (Kind::Read, file),
+            Op::Write { file, .. } => (Kind::Write, file),
+            Op::Sync { file } => (Kind::Sync, file),
+            Op::Allocate { file, .. } => (Kind::Allocate, file),
         };
-        match &mut flight.op {
-            Op::Read { offset_bytes, into, .. } => {
-                let seen = &self.inodes[inode].seen;
-                let start = (*offset_bytes as usize + done).min(seen.len());
-                let length = length.min(seen.len() - start);
-                into.as_mut()[done..done + length].copy_from_slice(&seen[start..start + length]);
-                Ok(length)
+        let name = self
+            .inode(*file)
+            .map_or(String::new(), |(_, name)| name.to_owned());
+        let mut found = None;
+        for plan in &mut self.faults.plans {
+            if plan.kind != kind || !name.starts_with(plan.name_prefix) {
+                continue;
             }
-            Op::Write { offset_bytes, from, .. } => {
-                let mut start = *offset_bytes as usize + done;
-                if let Some((at, further)) = self.faults.misdirect_at
-                    && at == number
-                {
-                    start += further as usize;
+            if plan.nth == 0 {
+                found = found.or(Some(plan.fault));
+            }
+            // Past its turn the count stays beyond reach, or at the turn for ever.
+            plan.nth = match plan.nth {
+                0 if plan.for_ever => 0,
+                0 => u64::MAX,
+                u64::MAX => u64::MAX,
+                nth => nth - 1,
+            };
+        }
+        found
+    }
+
+    /// Does one operation; `None` when the power goes instead.
+    fn perform(&mut self, queued: &mut Queued) -> Option<io::Result<usize>> {
+        self.clock += 1;
+        if let Op::Sync { file } = queued.op {
+            let crash = self.faults.crash_at_sync == Some(self.syncs);
+            self.syncs += 1;
+            if crash {
+                // The power may go before the flush or behind it, but before anybody hears of it.
+                if self.rng.chance(300) {
+                    self.sync(file, queued.submitted_at);
                 }
-                let bytes = from.as_ref()[done..done + length].to_vec();
-                let file = &mut self.inodes[inode];
-                if start + length > file.seen.len() {
-                    file.seen.resize(start + length, 0);
+                self.dead = true;
+                return None;
+            }
+        }
+        let fault = self.fault(&queued.op);
+        if let Some(Fault::Error(errno)) = fault {
+            return Some(Err(io::Error::from_raw_os_error(errno)));
+        }
+        if self.rng.chance(self.faults.interrupted_per_mille) {
+            let errno = if self.rng.chance(500) {
+                libc::EINTR
+            } else {
+                libc::EAGAIN
+            };
+            return Some(Err(io::Error::from_raw_os_error(errno)));
+        }
+        let left_bytes = queued.op.transfer_bytes() - queued.done_bytes;
+        let mut bytes = left_bytes;
+        if left_bytes > SECTOR_BYTES && self.rng.chance(self.faults.short_per_mille) {
+            bytes =
+                self.rng.below((left_bytes / SECTOR_BYTES) as u64) as usize * SECTOR_BYTES + SECTOR_BYTES / 2;
+        }
+        let done = queued.done_bytes;
+        match &mut queued.op {
+            Op::Read {
+                file,
+                offset_bytes,
+                into,
+            } => {
+                let Some((inode, _)) = self.inode(*file) else {
+                    return Some(Err(bad_file()));
+                };
+                let (inode, from_bytes) = (&self.inodes[inode], *offset_bytes + done as u64);
+                let there_bytes = inode.length_bytes.saturating_sub(from_bytes).min(bytes as u64) as usize;
+                inode
+                    .current
+                    .read(from_bytes, &mut into.as_mut()[done..done + there_bytes]);
+                Some(Ok(there_bytes))
+            }
+            Op::Write {
+                file,
+                offset_bytes,
+                from,
+            } => {
+                let Some((inode, _)) = self.inode(*file) else {
+                    return Some(Err(bad_file()));
+                };
+                let mut offset_bytes = *offset_bytes + done as u64;
+                match fault {
+                    Some(Fault::Lost) => return Some(Ok(bytes)),
+                    Some(Fault::Misdirected(by_bytes)) => offset_bytes += by_bytes,
+                    _ => {}
                 }
-                put(&mut file.seen, start, &bytes);
-                self.clock += 1;
-                file.pending.push((self.clock, start, bytes));
-                Ok(length)
+                let whole_sectors = bytes - bytes % SECTOR_BYTES;
+                let data = from.as_ref()[done..done + whole_sectors].to_vec();
+                let inode = &mut self.inodes[inode];
+                inode.current.write(offset_bytes, &data);
+                inode.length_bytes = inode.length_bytes.max(offset_bytes + data.len() as u64);
+                inode.pending.push(Pending {
+                    offset_bytes,
+                    bytes: data,
+                    completed_at: self.clock,
+                });
+                Some(Ok(bytes))
             }
-            Op::Sync { .. } => {
-                self.sync(&target, flight.submitted_at);
-                Ok(0)
+            Op::Sync { file } => {
+                self.sync(*file, queued.submitted_at);
+                Some(Ok(0))
             }
-            Op::Allocate { bytes, .. } => {
-                let file = &mut self.inodes[inode];
-                let more = bytes.saturating_sub(file.seen.len() as u64);
-                if more > self.free_bytes {
-                    return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            Op::Allocate { file, bytes } => {
+                let Some((inode, _)) = self.inode(*file) else {
+                    return Some(Err(bad_file()));
+                };
+                let more_bytes = bytes.saturating_sub(self.inodes[inode].length_bytes);
+                if self.allocated_bytes() + more_bytes > self.capacity_bytes {
+                    return Some(Err(io::Error::from_raw_os_error(libc::ENOSPC)));
                 }
-                self.free_bytes -= more;
-                file.seen.resize(file.seen.len().max(*bytes as usize), 0);
-                Ok(0)
+                self.inodes[inode].length_bytes += more_bytes;
+                Some(Ok(0))
             }
+        }
+    }
+
+    /// Makes durable what had completed at `submitted_at`.
+    fn sync(&mut self, file: FileId, submitted_at: u64) {
+        match self.open.get(file.0 as usize) {
+            Some(Some(Handle::Folder(folder))) => {
+                let folder = folder.clone();
+                for change in std::mem::take(&mut self.new_names) {
+                    let (NameChange::Make(name, _) | NameChange::Rename(name, _) | NameChange::Remove(name)) =
+                        &change;
+                    if folder_of(name) == folder {
+                        apply_name(&mut self.durable_names, &change);
+                    } else {
+                        self.new_names.push(change);
+                    }
+                }
+            }
+            Some(Some(Handle::File { inode: synced, .. })) => {
+                let synced = *synced;
+                let flushes_device = self.flushes_device;
+                for (number, inode) in self.inodes.iter_mut().enumerate() {
+                    let own = number == synced;
+                    if !own && !flushes_device {
+                        continue;
+                    }
+                    if own {
+                        inode.durable_length_bytes = inode.length_bytes;
+                    }
+                    for write in std::mem::take(&mut inode.pending) {
+                        let pages = write.offset_bytes / PAGE_BYTES as u64
+                            ..(write.offset_bytes + write.bytes.len() as u64).div_ceil(PAGE_BYTES as u64);
+                        let covered = own || pages.clone().all(|page| inode.extents.contains_key(&page));
+                        if write.completed_at < submitted_at && covered {
+                            inode.durable.write(write.offset_bytes, &write.bytes);
+                            inode.extents.extend(pages.map(|page| (page, ())));
+                        } else {
+                            inode.pending.push(write);
+                        }
+                    }
+                }
+            }
+            _ => {}
         }
     }
 }
 
-impl Sim {
-    /// Powers the disk on.
-    pub(crate) fn new(medium: &Rc<RefCell<Medium>>) -> Self {
-        let life = medium.borrow().life;
-        Self { medium: medium.clone(), life, open: Vec::new() }
-    }
-
-    fn alive(&self) -> io::Result<std::cell::RefMut<'_, Medium>> {
-        let medium = self.medium.borrow_mut();
-        if medium.life == self.life { Ok(medium) } else { Err(io::Error::other("the power was cut")) }
-    }
-
-    fn add(&mut self, open: Open) -> FileId {
-        self.open.push(Some(open));
-        FileId(self.open.len() as u32 - 1)
-    }
-
-    fn target(&self, file: FileId) -> Option<Open> {
-        self.open.get(file.0 as usize).cloned().flatten()
-    }
+fn bad_file() -> io::Error {
+    io::Error::from_raw_os_error(libc::EBADF)
 }
 
-impl Device for Sim {
+impl Device for SimDisk {
     fn submit(&mut self, token: u64, op: Op, done_bytes: usize) {
-        let op = renumber(op, |file| match self.target(file) {
-            Some(Open::File(inode)) => FileId(inode as u32),
-            // Found again by its place in `open`, behind all inodes' numbers.
-            _ => FileId(u32::MAX - file.0),
+        let mut world = self.0.borrow_mut();
+        world.clock += 1;
+        let submitted_at = world.clock;
+        world.queue.push(Queued {
+            token,
+            op,
+            done_bytes,
+            submitted_at,
         });
-        let mut medium = self.medium.borrow_mut();
-        let submitted_at = medium.clock;
-        if medium.life == self.life {
-            medium.flights.push(Flight { token, op, done_bytes, submitted_at });
-        }
     }
 
     fn turn(&mut self, wait: bool, completions: &mut Vec<Completion>) -> io::Result<()> {
-        let open = self.open.clone();
-        let mut medium = self.alive()?;
-        let flights = medium.flights.len() as u64;
-        let mut finish = if flights == 0 { 0 } else { medium.random.below(flights + 1) };
-        if wait && finish == 0 && flights > 0 {
-            finish = 1;
-        }
-        for _ in 0..finish {
-            let count = medium.flights.len() as u64;
-            let chosen = medium.random.below(count) as usize;
-            let mut flight = medium.flights.swap_remove(chosen);
-            let file = file_of(&flight.op);
-            let target = if file < medium.inodes.len() {
-                Some(Open::File(file))
-            } else {
-                open.get((u32::MAX as usize) - file).cloned().flatten()
-            };
-            let result = medium.run(&mut flight, target);
-            completions.push(Completion { token: flight.token, op: flight.op, result });
+        let mut world = self.0.borrow_mut();
+        world.check()?;
+        let all = world.queue.len() as u64;
+        let some = if all == 0 {
+            0
+        } else {
+            world.rng.below(all + 1).max(u64::from(wait))
+        };
+        for _ in 0..some {
+            let left = world.queue.len() as u64;
+            let pick = world.rng.below(left) as usize;
+            let mut queued = world.queue.swap_remove(pick);
+            match world.perform(&mut queued) {
+                Some(result) => completions.push(Completion {
+                    token: queued.token,
+                    op: queued.op,
+                    result,
+                }),
+                None => {
+                    world.queue.push(queued);
+                    return world.check();
+                }
+            }
         }
         Ok(())
     }
 
     fn in_flight(&self) -> usize {
-        self.alive().map_or(0, |medium| medium.flights.len())
+        self.0.borrow().queue.len()
     }
 
     fn event(&self) -> Option<BorrowedFd<'_>> {
@@ -378,113 +551,122 @@ impl Device for Sim {
     fn drain_event(&mut self) {}
 }
 
-impl Files for Sim {
+impl Files for SimDisk {
     fn open(&mut self, name: &str, how: How) -> io::Result<(FileId, u64)> {
-        let mut medium = self.alive()?;
-        let inode = match (medium.names.get(name).copied(), how) {
-            (Some(inode), How::Existing) => inode,
+        let world = &mut *self.0.borrow_mut();
+        world.check()?;
+        let inode = match (world.names.get(name), how) {
+            (Some(&inode), How::Existing) => inode,
             (None, How::Existing) => return Err(io::ErrorKind::NotFound.into()),
             (_, How::Empty) => {
-                if !medium.folders.contains(&folder_of(name)) {
-                    return Err(io::ErrorKind::NotFound.into());
-                }
-                medium.inodes.push(Inode::default());
-                let inode = medium.inodes.len() - 1;
-                let naming = Naming::Create(name.to_owned(), inode);
-                apply(&mut medium.names, naming.clone());
-                medium.namings.push(naming);
+                // An emptied file is a new one here: its old contents stay durable under the name until then.
+                world.inodes.push(Inode::default());
+                let inode = world.inodes.len() - 1;
+                let change = NameChange::Make(name.to_owned(), inode);
+                apply_name(&mut world.names, &change);
+                world.new_names.push(change);
                 inode
             }
         };
-        let length_bytes = medium.inodes[inode].seen.len() as u64;
-        drop(medium);
-        Ok((self.add(Open::File(inode)), length_bytes))
+        let length_bytes = world.inodes[inode].length_bytes;
+        world.open.push(Some(Handle::File {
+            inode,
+            name: name.to_owned(),
+        }));
+        Ok((FileId(world.open.len() as u32 - 1), length_bytes))
     }
 
     fn open_folder(&mut self, name: &str) -> io::Result<FileId> {
-        if !self.alive()?.folders.contains(name) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        Ok(self.add(Open::Folder(name.to_owned())))
+        let world = &mut *self.0.borrow_mut();
+        world.check()?;
+        world.open.push(Some(Handle::Folder(name.to_owned())));
+        Ok(FileId(world.open.len() as u32 - 1))
     }
 
     fn close(&mut self, file: FileId) {
-        self.open[file.0 as usize] = None;
+        if let Some(handle) = self.0.borrow_mut().open.get_mut(file.0 as usize) {
+            *handle = None;
+        }
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<(String, u64)>> {
-        let medium = self.alive()?;
-        let within = medium.names.iter().filter(|(name, _)| folder_of(name) == folder);
+        let world = self.0.borrow();
+        world.check()?;
+        let within = world.names.iter().filter(|(name, _)| folder_of(name) == folder);
+        let short = |name: &String| name.rsplit('/').next().unwrap_or_default().to_owned();
         Ok(within
-            .map(|(name, &inode)| {
-                let last = name.rsplit('/').next().unwrap_or(name);
-                (last.to_owned(), medium.inodes[inode].seen.len() as u64)
-            })
+            .map(|(name, &inode)| (short(name), world.inodes[inode].length_bytes))
             .collect())
     }
 
     fn read(&self, name: &str) -> io::Result<Content> {
-        let medium = self.alive()?;
-        let inode = *medium.names.get(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Content::Read(medium.inodes[inode].seen.clone()))
+        let world = self.0.borrow();
+        world.check()?;
+        let inode = world.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        let inode = &world.inodes[*inode];
+        let mut bytes = vec![0; (inode.length_bytes as usize).next_multiple_of(SECTOR_BYTES)];
+        inode.current.read(0, &mut bytes);
+        bytes.truncate(inode.length_bytes as usize);
+        Ok(Content::Read(bytes))
     }
 
     fn replace(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut medium = self.alive()?;
-        let extents = (0..bytes.len().div_ceil(EXTENT_BYTES)).collect();
-        medium.inodes.push(Inode {
-            seen: bytes.to_vec(),
-            durable: bytes.to_vec(),
-            written: extents,
-            pending: Vec::new(),
-        });
-        let naming = Naming::Create(name.to_owned(), medium.inodes.len() - 1);
-        apply(&mut medium.names, naming.clone());
-        // The folder is synced with it: all namings there are durable now.
-        medium.namings.push(naming);
-        medium.sync(&Open::Folder(folder_of(name)), u64::MAX);
+        let world = &mut *self.0.borrow_mut();
+        world.check()?;
+        let mut inode = Inode {
+            length_bytes: bytes.len() as u64,
+            ..Inode::default()
+        };
+        let mut whole = bytes.to_vec();
+        whole.resize(bytes.len().next_multiple_of(SECTOR_BYTES), 0);
+        inode.current.write(0, &whole);
+        inode.durable = inode.current.clone();
+        inode.durable_length_bytes = inode.length_bytes;
+        world.inodes.push(inode);
+        let change = NameChange::Make(name.to_owned(), world.inodes.len() - 1);
+        apply_name(&mut world.names, &change);
+        apply_name(&mut world.durable_names, &change);
         Ok(())
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        let mut medium = self.alive()?;
-        if !medium.names.contains_key(from) {
+        let world = &mut *self.0.borrow_mut();
+        world.check()?;
+        if !world.names.contains_key(from) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let naming = Naming::Rename(from.to_owned(), to.to_owned());
-        apply(&mut medium.names, naming.clone());
-        medium.namings.push(naming);
+        let change = NameChange::Rename(from.to_owned(), to.to_owned());
+        apply_name(&mut world.names, &change);
+        world.new_names.push(change);
         Ok(())
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
-        let mut medium = self.alive()?;
-        let inode = *medium.names.get(name).ok_or(io::ErrorKind::NotFound)?;
-        medium.free_bytes += medium.inodes[inode].seen.len() as u64;
-        let naming = Naming::Remove(name.to_owned());
-        apply(&mut medium.names, naming.clone());
-        medium.namings.push(naming);
+        let world = &mut *self.0.borrow_mut();
+        world.check()?;
+        let change = NameChange::Remove(name.to_owned());
+        apply_name(&mut world.names, &change);
+        world.new_names.push(change);
         Ok(())
     }
 
-    fn create_folder(&mut self, name: &str) -> io::Result<()> {
-        self.alive()?.folders.insert(name.to_owned());
-        Ok(())
+    fn create_folder(&mut self, _name: &str) -> io::Result<()> {
+        self.0.borrow().check()
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        Ok(self.alive()?.free_bytes)
+        let world = self.0.borrow();
+        Ok(world.capacity_bytes.saturating_sub(world.allocated_bytes()))
     }
 
     fn sync_flushes_device(&self) -> bool {
-        true
+        self.0.borrow().flushes_device
     }
 
     fn random(&mut self, bytes: &mut [u8]) -> io::Result<()> {
-        let mut medium = self.alive()?;
-        for part in bytes.chunks_mut(8) {
-            let word = medium.random.next().to_le_bytes();
-            part.copy_from_slice(&word[..part.len()]);
+        let world = &mut *self.0.borrow_mut();
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&world.rng.next().to_le_bytes()[..chunk.len()]);
         }
         Ok(())
     }
@@ -498,55 +680,6 @@ impl Files for Sim {
     }
 
     fn has_registered_buffers(&self) -> bool {
-        true
-    }
-}
-
-fn file_of(op: &Op) -> usize {
-    let (Op::Read { file, .. } | Op::Write { file, .. } | Op::Sync { file } | Op::Allocate { file, .. }) = op;
-    file.0 as usize
-}
-
-fn offset_of(op: &Op) -> usize {
-    match op {
-        Op::Read { offset_bytes, .. } | Op::Write { offset_bytes, .. } => *offset_bytes as usize,
-        Op::Sync { .. } | Op::Allocate { .. } => 0,
-    }
-}
-
-fn renumber(op: Op, to: impl Fn(FileId) -> FileId) -> Op {
-    match op {
-        Op::Read { file, offset_bytes, into } => Op::Read { file: to(file), offset_bytes, into },
-        Op::Write { file, offset_bytes, from } => Op::Write { file: to(file), offset_bytes, from },
-        Op::Sync { file } => Op::Sync { file: to(file) },
-        Op::Allocate { file, bytes } => Op::Allocate { file: to(file), bytes },
-    }
-}
-
-fn apply(names: &mut BTreeMap<String, usize>, naming: Naming) {
-    match naming {
-        Naming::Create(name, inode) => {
-            names.insert(name, inode);
-        }
-        Naming::Rename(from, to) => {
-            if let Some(inode) = names.remove(&from) {
-                names.insert(to, inode);
-            }
-        }
-        Naming::Remove(name) => {
-            names.remove(&name);
-        }
-    }
-}
-
-fn folder_of(name: &str) -> String {
-    name.rsplit_once('/').map_or_else(String::new, |(folder, _)| folder.to_owned())
-}
-
-fn put(image: &mut [u8], start: usize, bytes: &[u8]) {
-    // Past the durable end nothing is kept: the length is not durable either.
-    let end = (start + bytes.len()).min(image.len());
-    if start < end {
-        image[start..end].copy_from_slice(&bytes[..end - start]);
+        false
     }
 }

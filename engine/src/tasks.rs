@@ -185,7 +185,10 @@ mod tests {
         let (tasks, promise, sum) = (Tasks::new(), Promise::new(), Rc::new(Cell::new(0)));
         for add in [1, 10] {
             let (promise, sum) = (promise.clone(), sum.clone());
-            tasks.spawn(async move { sum.set(sum.get() + add * promise.wait().await) });
+            tasks.spawn(async move {
+                let factor = promise.wait().await;
+                sum.set(sum.get() + add * factor);
+            });
         }
         assert!(tasks.run_ready() && !tasks.run_ready());
         promise.keep(2);
