@@ -1,7 +1,8 @@
 //! From flags to addresses, secrets and clients.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use blockyard_client::{Client, Options};
@@ -10,6 +11,11 @@ use blockyard_wire::secret::ClusterSecret;
 use blockyard_wire::{Problem, ProblemKind};
 
 use crate::flags;
+
+/// How long a nameserver may take to answer a knock.
+const KNOCK: Duration = Duration::from_secs(3);
+const RUNNING: &str =
+    "is the cluster running? start one with 'blockyard up', or name its nameserver with --nameserver";
 
 /// A cluster as the flags name it: where to ask, and with which secret.
 #[derive(Clone, Debug)]
@@ -29,7 +35,9 @@ impl Cluster {
         let nameservers = nameservers(&flags.nameserver)?;
         let secret = match given_secret(&flags.secret)? {
             Some(secret) => secret,
-            None => user_secret(&nameservers)?,
+            None => {
+                user_secret(&nameservers).map_err(|problem| unless_nobody_listens(problem, &nameservers))?
+            }
         };
         Ok(Self { nameservers, secret })
     }
@@ -41,8 +49,29 @@ impl Cluster {
     pub async fn connect(self) -> anyhow::Result<Client> {
         let names = self.nameservers.join(", ");
         let options = Options::new(self.nameservers, self.secret);
-        Client::connect(options).await.map_err(|problem| advise(problem, &names))
+        Client::connect(options)
+            .await
+            .map_err(|problem| advise(problem, &names))
     }
+}
+
+/// A missing secret is beside the point where nobody listens at all.
+fn unless_nobody_listens(problem: Problem, nameservers: &[String]) -> Problem {
+    if problem.kind != ProblemKind::Denied {
+        return problem;
+    }
+    let mut refused = Vec::new();
+    for name in nameservers {
+        let tried = resolve(name, NAMESERVER_PORT).and_then(|address| {
+            TcpStream::connect_timeout(&address, KNOCK)
+                .map_err(|error| Problem::retry(format!("cannot connect to {name}: {error}")))
+        });
+        match tried {
+            Ok(_) => return problem,
+            Err(problem) => refused.push(problem.message),
+        }
+    }
+    Problem::retry(format!("{}\n{RUNNING}", refused.join("\n")))
 }
 
 /// Connects to the cluster that the flags name.
@@ -55,9 +84,7 @@ pub async fn connect(flags: &flags::Cluster) -> anyhow::Result<Client> {
 
 fn advise(problem: Problem, names: &str) -> anyhow::Error {
     let advice = match problem.kind {
-        ProblemKind::Retry => {
-            "is the cluster running? start one with 'blockyard up', or name its nameserver with --nameserver"
-        }
+        ProblemKind::Retry => RUNNING,
         ProblemKind::Denied => {
             "the secret does not fit this cluster: give the right one with --cluster-secret FILE"
         }
@@ -74,11 +101,17 @@ fn advise(problem: Problem, names: &str) -> anyhow::Error {
 /// `Invalid`: the text is neither `HOST` nor `HOST:PORT`.
 pub fn nameservers(texts: &[String]) -> Result<Vec<String>, Problem> {
     let mut found = Vec::new();
-    for text in texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
+    for text in texts
+        .iter()
+        .map(|text| text.trim())
+        .filter(|text| !text.is_empty())
+    {
         found.push(with_port(text, NAMESERVER_PORT)?);
     }
     if found.is_empty() {
-        return Err(Problem::invalid("no nameserver is named; give --nameserver HOST:PORT"));
+        return Err(Problem::invalid(
+            "no nameserver is named; give --nameserver HOST:PORT",
+        ));
     }
     Ok(found)
 }
@@ -125,7 +158,9 @@ pub fn user_secret(nameservers: &[String]) -> Result<ClusterSecret, Problem> {
         }
     }
     let names = nameservers.join(", ");
-    let looked = user_paths(nameservers).first().map(|path| format!(" (looked for {})", path.display()));
+    let looked = user_paths(nameservers)
+        .first()
+        .map(|path| format!(" (looked for {})", path.display()));
     let text = format!(
         "no cluster secret for the nameserver {names}{}\n\
          if it runs on this machine as you: start it first (blockyard up); it keeps a copy of its secret for you\n\
@@ -156,7 +191,11 @@ fn user_paths(nameservers: &[String]) -> Vec<PathBuf> {
 /// # Errors
 /// Without a home.
 pub fn data_dir() -> anyhow::Result<PathBuf> {
-    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let from = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     from("XDG_DATA_HOME")
         .filter(|dir| dir.is_absolute())
         .or_else(|| from("HOME").map(|home| home.join(".local/share")))
@@ -201,9 +240,16 @@ mod tests {
             assert_eq!(with_port(text, 9000).unwrap(), full);
         }
         for bad in [":9000", "host:", "host:0", "host:70000", "host:x", "a b:1", "a b"] {
-            assert_eq!(with_port(bad, 9000).unwrap_err().kind, ProblemKind::Invalid, "{bad}");
+            assert_eq!(
+                with_port(bad, 9000).unwrap_err().kind,
+                ProblemKind::Invalid,
+                "{bad}"
+            );
         }
-        assert_eq!(nameservers(&["a".into(), " b:2".into()]).unwrap(), ["a:9000", "b:2"]);
+        assert_eq!(
+            nameservers(&["a".into(), " b:2".into()]).unwrap(),
+            ["a:9000", "b:2"]
+        );
         assert!(nameservers(&[String::new()]).is_err());
     }
 }

@@ -106,7 +106,9 @@ mod tests {
         assert_eq!(code_of(&problem(ProblemKind::NoSpace)), FAILED);
         assert_eq!(code_of(&anyhow::Error::from(Interrupted)), INTERRUPTED);
         assert_eq!(code_of(&anyhow::anyhow!("anything")), FAILED);
-        let missing = std::fs::File::open("/nonexistent/a").context("reading a").unwrap_err();
+        let missing = std::fs::File::open("/nonexistent/a")
+            .context("reading a")
+            .unwrap_err();
         assert_eq!(code_of(&missing), NOT_FOUND);
     }
 }

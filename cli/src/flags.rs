@@ -83,7 +83,12 @@ pub enum Mode {
 #[derive(Args, Debug, Clone)]
 pub struct Cluster {
     /// The nameserver; several with commas.
-    #[arg(long, value_name = "HOST:PORT", env = "BLOCKYARD_NAMESERVER", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "BLOCKYARD_NAMESERVER",
+        hide_env_values = true
+    )]
     #[arg(default_value = "127.0.0.1:9000", value_delimiter = ',', action = clap::ArgAction::Set, num_args = 1)]
     pub nameserver: Vec<String>,
     #[command(flatten)]
@@ -95,7 +100,12 @@ pub struct Cluster {
 #[derive(Args, Debug, Clone)]
 pub struct Secret {
     /// File with the cluster's secret [default: the copy that a nameserver on this machine keeps for you].
-    #[arg(long, value_name = "FILE", env = "BLOCKYARD_CLUSTER_SECRET", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "BLOCKYARD_CLUSTER_SECRET",
+        hide_env_values = true
+    )]
     pub cluster_secret: Option<PathBuf>,
 }
 

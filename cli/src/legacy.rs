@@ -9,7 +9,11 @@ pub fn rewrite(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<OsString> = args.into_iter().collect();
     let ours = ["upload", "download", "list", "delete", "help", "--help", "-h"];
     let is_client = args.get(1).is_some_and(|word| word == "client");
-    if is_client && args.get(2).is_none_or(|word| ours.iter().any(|known| word == known)) {
+    if is_client
+        && args
+            .get(2)
+            .is_none_or(|word| ours.iter().any(|known| word == known))
+    {
         args.remove(1);
     }
     args
@@ -32,6 +36,9 @@ mod tests {
         assert_eq!(rewritten("blockyard client delete a"), "blockyard delete a");
         assert_eq!(rewritten("blockyard client"), "blockyard");
         assert_eq!(rewritten("blockyard client fly"), "blockyard client fly");
-        assert_eq!(rewritten("blockyard upload client list"), "blockyard upload client list");
+        assert_eq!(
+            rewritten("blockyard upload client list"),
+            "blockyard upload client list"
+        );
     }
 }

@@ -36,13 +36,19 @@ fn run(mode: Mode) -> anyhow::Result<()> {
         Mode::Nameserver(flags) => serve::nameserver(flags),
         Mode::Dataserver(flags) => serve::dataserver(flags),
         Mode::Init(flags) => config::init(&flags),
-        Mode::Upload(flags) => command(&flags.cluster.clone(), async |on| transfer::upload(flags, on).await),
-        Mode::Download(flags) => command(&flags.cluster.clone(), async |on| transfer::download(flags, on).await),
+        Mode::Upload(flags) => command(&flags.cluster.clone(), async |on| {
+            transfer::upload(flags, on).await
+        }),
+        Mode::Download(flags) => command(&flags.cluster.clone(), async |on| {
+            transfer::download(flags, on).await
+        }),
         Mode::Cat(flags) => command(&flags.cluster.clone(), async |on| transfer::cat(flags, on).await),
         Mode::List(flags) => command(&flags.cluster.clone(), async |on| inspect::list(flags, on).await),
         Mode::Stat(flags) => command(&flags.cluster.clone(), async |on| inspect::stat(flags, on).await),
         Mode::Info(flags) => command(&flags.cluster.clone(), async |on| inspect::info(flags, on).await),
-        Mode::Status(flags) => command(&flags.cluster.clone(), async |on| inspect::status(flags, on).await),
+        Mode::Status(flags) => command(&flags.cluster.clone(), async |on| {
+            inspect::status(flags, on).await
+        }),
         Mode::Df(flags) => command(&flags.cluster.clone(), async |on| inspect::df(flags, on).await),
         Mode::Mkdir(flags) => command(&flags.cluster.clone(), async |on| names::mkdir(flags, on).await),
         Mode::Mv(flags) => command(&flags.cluster.clone(), async |on| names::mv(flags, on).await),
@@ -51,10 +57,7 @@ fn run(mode: Mode) -> anyhow::Result<()> {
 }
 
 /// Runs a command against a cluster until it is done or interrupted; what it left unfinished is undone.
-fn command(
-    cluster: &Cluster,
-    work: impl AsyncFnOnce(&Client) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+fn command(cluster: &Cluster, work: impl AsyncFnOnce(&Client) -> anyhow::Result<()>) -> anyhow::Result<()> {
     log_to_stderr("warn");
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;

@@ -47,7 +47,12 @@ impl Tally {
     pub fn finish(self) -> anyhow::Result<()> {
         match self.failed {
             0 => Ok(()),
-            failed => Err(SomeFailed { failed, all: self.all, code: self.code }.into()),
+            failed => Err(SomeFailed {
+                failed,
+                all: self.all,
+                code: self.code,
+            }
+            .into()),
         }
     }
 }
@@ -103,16 +108,28 @@ pub async fn mv(flags: flags::Mv, client: &Client) -> anyhow::Result<()> {
     let to = Remote::parse(to);
     let into = to.folder || look(client, &to.path).await?.is_some_and(|found| found.directory);
     if !into && from.len() > 1 {
-        let text = format!("{} is no folder, so it can't take {} things; end it in '/'", to.path, from.len());
+        let text = format!(
+            "{} is no folder, so it can't take {} things; end it in '/'",
+            to.path,
+            from.len()
+        );
         return Err(Problem::invalid(text).into());
     }
     let mut tally = Tally::default();
     for text in from {
         let from = Remote::parse(text);
-        let target = if into { join(&to.path, from.name()) } else { to.path.clone() };
+        let target = if into {
+            join(&to.path, from.name())
+        } else {
+            to.path.clone()
+        };
         let moved = move_one(client, &from.path, &target, flags.overwrite).await;
         if tally.take(moved)?.is_some() {
-            output::line(format!("moved {} to {}", output::safe(&from.path), output::safe(&target)))?;
+            output::line(format!(
+                "moved {} to {}",
+                output::safe(&from.path),
+                output::safe(&target)
+            ))?;
         }
     }
     tally.finish()
@@ -144,14 +161,26 @@ pub async fn delete(flags: flags::Delete, client: &Client) -> anyhow::Result<()>
     let mut gone = Vec::new();
     for text in &flags.paths {
         let path = Remote::parse(text).path;
-        let removed = client.remove(&path, flags.recursive).await.map_err(anyhow::Error::from);
-        let Some(removed) = tally.take(removed)? else { continue };
+        let removed = client
+            .remove(&path, flags.recursive)
+            .await
+            .map_err(anyhow::Error::from);
+        let Some(removed) = tally.take(removed)? else {
+            continue;
+        };
         if !flags.form.json {
             let files = output::count(removed.files, "file", "files");
             let shown = output::safe(&path);
-            output::line(format!("deleted {shown} ({files}, {})", output::size(removed.bytes)))?;
+            output::line(format!(
+                "deleted {shown} ({files}, {})",
+                output::size(removed.bytes)
+            ))?;
         }
-        gone.push(Deleted { path, files: removed.files, bytes: removed.bytes });
+        gone.push(Deleted {
+            path,
+            files: removed.files,
+            bytes: removed.bytes,
+        });
     }
     if flags.form.json {
         output::json(&gone)?;

@@ -103,7 +103,10 @@ pub fn duration(took: Duration) -> String {
 /// `2026-11-22 19:56`, in the zone of this machine.
 pub fn time(unix_ms: u64) -> String {
     match timestamp(unix_ms) {
-        Some(at) => at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string(),
+        Some(at) => at
+            .to_zoned(TimeZone::system())
+            .strftime("%Y-%m-%d %H:%M")
+            .to_string(),
         None => "-".to_owned(),
     }
 }
@@ -231,7 +234,10 @@ mod tests {
 
     #[test]
     fn tables_align() {
-        let text = table(["SIZE>", "NAME"], [["5 B".into(), "a".into()], ["1.2 GiB".into(), "b\tc".into()]]);
+        let text = table(
+            ["SIZE>", "NAME"],
+            [["5 B".into(), "a".into()], ["1.2 GiB".into(), "b\tc".into()]],
+        );
         assert_eq!(text, "   SIZE  NAME\n    5 B  a\n1.2 GiB  b\\tc");
     }
 }

@@ -13,12 +13,18 @@ impl Remote {
     /// Reads what the user typed: the leading slash may be missing.
     pub fn parse(text: &str) -> Self {
         let parts = text.trim_matches('/');
-        Self { path: format!("/{parts}"), folder: parts.is_empty() || text.ends_with('/') }
+        Self {
+            path: format!("/{parts}"),
+            folder: parts.is_empty() || text.ends_with('/'),
+        }
     }
 
     /// The path of `name` in this folder.
     pub fn join(&self, name: &str) -> Self {
-        Self { path: join(&self.path, name), folder: false }
+        Self {
+            path: join(&self.path, name),
+            folder: false,
+        }
     }
 
     /// The last part of the path; empty for the root.
@@ -59,7 +65,14 @@ mod tests {
             ("", "/", true),
             ("//a//", "/a", true),
         ] {
-            assert_eq!(Remote::parse(text), Remote { path: path.into(), folder }, "{text}");
+            assert_eq!(
+                Remote::parse(text),
+                Remote {
+                    path: path.into(),
+                    folder
+                },
+                "{text}"
+            );
         }
         assert_eq!(Remote::parse("/").join("x").path, "/x");
         assert_eq!(Remote::parse("a/b").join("x").path, "/a/b/x");

@@ -51,7 +51,9 @@ impl ByteRange {
     pub fn within(self, size_bytes: u64) -> std::ops::Range<u64> {
         match self {
             Self::From(first, last) => {
-                let end = last.map_or(size_bytes, |last| last.saturating_add(1)).min(size_bytes);
+                let end = last
+                    .map_or(size_bytes, |last| last.saturating_add(1))
+                    .min(size_bytes);
                 first.min(end)..end
             }
             Self::Last(count) => size_bytes.saturating_sub(count)..size_bytes,

@@ -9,7 +9,6 @@ use serde::Serialize;
 use super::health::{self, Health};
 use crate::{flags, output};
 
-
 #[derive(Serialize)]
 struct Status<'a> {
     health: Health,
@@ -115,7 +114,10 @@ fn state(volume: &VolumeStatus) -> &'static str {
 }
 
 fn volumes(status: &ClusterStatus) -> impl Iterator<Item = (&ServerStatus, &VolumeStatus)> {
-    status.servers.iter().flat_map(|server| server.volumes.iter().map(move |volume| (server, volume)))
+    status
+        .servers
+        .iter()
+        .flat_map(|server| server.volumes.iter().map(move |volume| (server, volume)))
 }
 
 /// Shows the health of the cluster.
@@ -145,15 +147,25 @@ pub async fn status(flags: flags::Status, client: &Client) -> anyhow::Result<()>
         [
             server.address.clone(),
             report.id.to_string()[..8].to_owned(),
-            if report.reason.is_empty() { state } else { format!("{state}: {}", report.reason) },
+            if report.reason.is_empty() {
+                state
+            } else {
+                format!("{state}: {}", report.reason)
+            },
             volume.blocks.to_string(),
-            if damage == 0 { "-".to_owned() } else { damage.to_string() },
+            if damage == 0 {
+                "-".to_owned()
+            } else {
+                damage.to_string()
+            },
             percent(report.used_bytes, report.capacity_bytes),
             output::size(report.free_bytes),
             report.directory.clone(),
         ]
     });
-    let header = ["SERVER", "VOLUME", "STATE", "BLOCKS>", "DAMAGED>", "USED>", "FREE>", "FOLDER"];
+    let header = [
+        "SERVER", "VOLUME", "STATE", "BLOCKS>", "DAMAGED>", "USED>", "FREE>", "FOLDER",
+    ];
     output::line("")?;
     output::line(output::table(header, rows))?;
     Ok(())
@@ -167,7 +179,11 @@ fn as_json<'a>(status: &'a ClusterStatus, health: Health, summary: &'a str) -> S
         version: &server.version,
         state: server.liveness,
         since_heartbeat_ms: server.since_heartbeat_ms,
-        volumes: server.volumes.iter().map(|volume| Volume::of(server, volume)).collect(),
+        volumes: server
+            .volumes
+            .iter()
+            .map(|volume| Volume::of(server, volume))
+            .collect(),
     };
     Status {
         health,
@@ -193,7 +209,9 @@ fn as_json<'a>(status: &'a ClusterStatus, health: Health, summary: &'a str) -> S
         pending_deletes: status.pending_deletes,
         journal_bytes: status.journal_bytes,
         servers: status.servers.iter().map(server).collect(),
-        volumes: volumes(status).map(|(server, volume)| Volume::of(server, volume)).collect(),
+        volumes: volumes(status)
+            .map(|(server, volume)| Volume::of(server, volume))
+            .collect(),
     }
 }
 
@@ -234,7 +252,11 @@ fn counts(status: &ClusterStatus) -> String {
     if status.safe_mode {
         lines.push("just started: repair and deletion wait for the servers' reports".to_owned());
     }
-    lines.iter().map(|line| output::safe(line)).collect::<Vec<_>>().join("\n")
+    lines
+        .iter()
+        .map(|line| output::safe(line))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn percent(part: u64, whole: u64) -> String {
@@ -278,7 +300,9 @@ pub async fn df(flags: flags::Df, client: &Client) -> anyhow::Result<()> {
             free_bytes,
             free_for_files_bytes,
             replication,
-            volumes: volumes(&status).map(|(server, volume)| Volume::of(server, volume)).collect(),
+            volumes: volumes(&status)
+                .map(|(server, volume)| Volume::of(server, volume))
+                .collect(),
         })?);
     }
     let row = |names: [String; 3], [capacity, used, free]: [u64; 3], directory: &str| {
@@ -286,19 +310,41 @@ pub async fn df(flags: flags::Df, client: &Client) -> anyhow::Result<()> {
         let figures = [capacity, used, free].map(output::size);
         let [shown_capacity, shown_used, shown_free] = figures;
         let directory = directory.to_owned();
-        [server, volume, state, shown_capacity, shown_used, shown_free, percent(used, capacity), directory]
+        [
+            server,
+            volume,
+            state,
+            shown_capacity,
+            shown_used,
+            shown_free,
+            percent(used, capacity),
+            directory,
+        ]
     };
     let mut rows: Vec<_> = volumes(&status)
         .map(|(server, volume)| {
             let report = &volume.report;
-            let names = [server.address.clone(), report.id.to_string()[..8].to_owned(), state(volume).to_owned()];
+            let names = [
+                server.address.clone(),
+                report.id.to_string()[..8].to_owned(),
+                state(volume).to_owned(),
+            ];
             let figures = [report.capacity_bytes, report.used_bytes, report.free_bytes];
             row(names, figures, &report.directory)
         })
         .collect();
     let names = ["total".to_owned(), String::new(), String::new()];
     rows.push(row(names, [capacity_bytes, used_bytes, free_bytes], ""));
-    let header = ["SERVER", "VOLUME", "STATE", "CAPACITY>", "USED>", "FREE>", "USED>", "FOLDER"];
+    let header = [
+        "SERVER",
+        "VOLUME",
+        "STATE",
+        "CAPACITY>",
+        "USED>",
+        "FREE>",
+        "USED>",
+        "FOLDER",
+    ];
     output::line(output::table(header, rows))?;
     output::line(format!(
         "\nroom for {} of files with {} of each block",
@@ -325,8 +371,13 @@ mod tests {
         assert_eq!(value["servers"][0]["state"], "alive");
         assert_eq!(value["servers"][0]["volumes"][0]["state"], "serving");
         assert_eq!(value["volumes"][0]["state"], "serving");
-        let numbers =
-            ["under_replicated_blocks", "missing_blocks", "corrupt_replicas", "files", "blocks"];
+        let numbers = [
+            "under_replicated_blocks",
+            "missing_blocks",
+            "corrupt_replicas",
+            "files",
+            "blocks",
+        ];
         for name in numbers {
             assert_eq!(value[name], 0, "{name}");
         }

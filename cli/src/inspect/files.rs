@@ -8,10 +8,10 @@ use blockyard_wire::types::{BlockInfo, FileInfo, Location};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
+use crate::flags;
 use crate::names::Tally;
 use crate::output::{self, JsonArray};
 use crate::remote::Remote;
-use crate::flags;
 
 /// A file or folder in JSON.
 #[derive(Serialize)]
@@ -75,7 +75,9 @@ async fn walk(
 
 /// `path` without the folder that it lies in.
 pub fn below<'a>(path: &'a str, folder: &str) -> &'a str {
-    path.strip_prefix(folder.trim_end_matches('/')).unwrap_or(path).trim_start_matches('/')
+    path.strip_prefix(folder.trim_end_matches('/'))
+        .unwrap_or(path)
+        .trim_start_matches('/')
 }
 
 /// Lists a folder, or shows one file.
@@ -86,7 +88,11 @@ pub async fn list(flags: flags::List, client: &Client) -> anyhow::Result<()> {
     let path = Remote::parse(&flags.path).path;
     let target = client.lookup(&path).await?;
     let recursive = flags.recursive;
-    let options = ListOptions { prefix: flags.prefix, recursive, ..ListOptions::default() };
+    let options = ListOptions {
+        prefix: flags.prefix,
+        recursive,
+        ..ListOptions::default()
+    };
     if flags.form.json {
         let mut array = JsonArray::open()?;
         if target.directory {
@@ -103,7 +109,11 @@ pub async fn list(flags: flags::List, client: &Client) -> anyhow::Result<()> {
         output::line(row("SIZE", "MODIFIED", "COPIES", "NAME"))?;
     }
     let mut show = |entry: FileInfo| -> anyhow::Result<()> {
-        let shown = if recursive { below(&entry.path, &path) } else { &entry.name };
+        let shown = if recursive {
+            below(&entry.path, &path)
+        } else {
+            &entry.name
+        };
         let slash = if entry.directory { "/" } else { "" };
         let name = format!("{}{slash}", output::safe(shown));
         if !long {
@@ -117,12 +127,20 @@ pub async fn list(flags: flags::List, client: &Client) -> anyhow::Result<()> {
             bytes += entry.size_bytes;
             (output::size(entry.size_bytes), entry.replication.to_string())
         };
-        Ok(output::line(row(&size, &output::time(entry.modified_unix_ms), &copies, &name))?)
+        Ok(output::line(row(
+            &size,
+            &output::time(entry.modified_unix_ms),
+            &copies,
+            &name,
+        ))?)
     };
     if target.directory {
         walk(client, &path, options, flags.limit, &mut show).await?;
     } else {
-        show(FileInfo { path: target.name.clone(), ..target })?;
+        show(FileInfo {
+            path: target.name.clone(),
+            ..target
+        })?;
     }
     if long {
         let files = output::count(files, "file", "files");
@@ -172,7 +190,10 @@ fn facts(file: &FileInfo) -> String {
         facts.push(("entries", file.children.to_string()));
     } else {
         facts.push(("kind", "file".into()));
-        facts.push(("size", format!("{} ({} bytes)", output::size(file.size_bytes), file.size_bytes)));
+        facts.push((
+            "size",
+            format!("{} ({} bytes)", output::size(file.size_bytes), file.size_bytes),
+        ));
         facts.push(("crc32c", output::crc(file.crc32c)));
         facts.push(("blocks", file.blocks.to_string()));
         facts.push(("copies", file.replication.to_string()));
@@ -183,7 +204,10 @@ fn facts(file: &FileInfo) -> String {
     }
     facts.push(("created", output::time(file.created_unix_ms)));
     facts.push(("modified", output::time(file.modified_unix_ms)));
-    let lines: Vec<String> = facts.iter().map(|(name, fact)| format!("{name:<9} {fact}")).collect();
+    let lines: Vec<String> = facts
+        .iter()
+        .map(|(name, fact)| format!("{name:<9} {fact}"))
+        .collect();
     lines.join("\n")
 }
 
@@ -235,7 +259,10 @@ pub async fn info(flags: flags::Info, client: &Client) -> anyhow::Result<()> {
     let (file, blocks) = client.info(&path).await?;
     if flags.form.json {
         let mut value = serde_json::to_value(Entry::from(&file)).context("as JSON")?;
-        value["blocks"] = blocks.iter().map(|block| serde_json::json!(Block::from(block))).collect();
+        value["blocks"] = blocks
+            .iter()
+            .map(|block| serde_json::json!(Block::from(block)))
+            .collect();
         return Ok(output::json(&value)?);
     }
     output::line(facts(&file))?;
@@ -252,7 +279,10 @@ pub async fn info(flags: flags::Info, client: &Client) -> anyhow::Result<()> {
         ]
     });
     output::line("")?;
-    output::line(output::table(["INDEX>", "BLOCK", "LENGTH>", "CRC32C", "SERVER/VOLUME"], rows))?;
+    output::line(output::table(
+        ["INDEX>", "BLOCK", "LENGTH>", "CRC32C", "SERVER/VOLUME"],
+        rows,
+    ))?;
     Ok(())
 }
 
@@ -287,10 +317,18 @@ mod tests {
 
     #[test]
     fn json_of_a_file() {
-        let file = FileInfo { path: "/a".into(), name: "a".into(), crc32c: 0xab, ..FileInfo::default() };
+        let file = FileInfo {
+            path: "/a".into(),
+            name: "a".into(),
+            crc32c: 0xab,
+            ..FileInfo::default()
+        };
         let value = serde_json::json!(Entry::from(&file));
         assert_eq!(value["crc32c"], "000000ab");
-        let folder = FileInfo { directory: true, ..file };
+        let folder = FileInfo {
+            directory: true,
+            ..file
+        };
         assert!(serde_json::json!(Entry::from(&folder)).get("crc32c").is_none());
     }
 }

@@ -22,22 +22,35 @@ pub enum Health {
 /// Judges a status: the word, and a sentence for people.
 pub fn judge(status: &ClusterStatus) -> (Health, String) {
     let servers = status.servers.len() as u64;
-    let alive = status.servers.iter().filter(|server| server.liveness == Liveness::Alive).count() as u64;
+    let alive = status
+        .servers
+        .iter()
+        .filter(|server| server.liveness == Liveness::Alive)
+        .count() as u64;
     let volumes = || status.servers.iter().flat_map(|server| &server.volumes);
     let in_state = |state| volumes().filter(|volume| volume.report.state == state).count() as u64;
     let (failed, full) = (in_state(VolumeState::Failed), in_state(VolumeState::Full));
     let mut wrong = Vec::new();
     if status.missing_blocks > 0 {
-        wrong.push(format!("{} without a replica that answers", count(status.missing_blocks, "block", "blocks")));
+        wrong.push(format!(
+            "{} without a replica that answers",
+            count(status.missing_blocks, "block", "blocks")
+        ));
     }
     if alive < servers {
-        wrong.push(format!("{} not answering", count(servers - alive, "server", "servers")));
+        wrong.push(format!(
+            "{} not answering",
+            count(servers - alive, "server", "servers")
+        ));
     }
     if failed > 0 {
         wrong.push(format!("{} failed", count(failed, "volume", "volumes")));
     }
     if status.corrupt_replicas > 0 {
-        wrong.push(format!("{} damaged", count(status.corrupt_replicas, "replica", "replicas")));
+        wrong.push(format!(
+            "{} damaged",
+            count(status.corrupt_replicas, "replica", "replicas")
+        ));
     }
     if status.under_replicated_blocks > 0 {
         let blocks = count(status.under_replicated_blocks, "block", "blocks");
@@ -50,7 +63,11 @@ pub fn judge(status: &ClusterStatus) -> (Health, String) {
         if servers == 0 {
             wrong = vec!["no dataserver has joined yet; start one with 'blockyard dataserver'".to_owned()];
         }
-        if status.safe_mode { Health::Starting } else { Health::Failing }
+        if status.safe_mode {
+            Health::Starting
+        } else {
+            Health::Failing
+        }
     } else if status.safe_mode && !wrong.is_empty() && failed == 0 && status.corrupt_replicas == 0 {
         Health::Starting
     } else if status.missing_blocks > 0 {
@@ -84,7 +101,10 @@ mod tests {
             volumes: vec![VolumeStatus::default()],
             ..ServerStatus::default()
         };
-        ClusterStatus { servers: livenesses.iter().map(server).collect(), ..ClusterStatus::default() }
+        ClusterStatus {
+            servers: livenesses.iter().map(server).collect(),
+            ..ClusterStatus::default()
+        }
     }
 
     #[test]
@@ -95,14 +115,27 @@ mod tests {
         assert_eq!(word(&cluster(&[Alive, Suspect])), Health::Degraded);
         assert_eq!(word(&cluster(&[Dead])), Health::Failing);
         assert_eq!(word(&cluster(&[])), Health::Failing);
-        let starting = ClusterStatus { safe_mode: true, ..cluster(&[]) };
+        let starting = ClusterStatus {
+            safe_mode: true,
+            ..cluster(&[])
+        };
         assert_eq!(word(&starting), Health::Starting);
-        let under = ClusterStatus { under_replicated_blocks: 1, ..cluster(&[Alive]) };
+        let under = ClusterStatus {
+            under_replicated_blocks: 1,
+            ..cluster(&[Alive])
+        };
         assert_eq!(word(&under), Health::Degraded);
         assert!(judge(&under).1.contains("1 block with fewer replicas"));
-        let missing = ClusterStatus { missing_blocks: 2, ..cluster(&[Alive]) };
+        let missing = ClusterStatus {
+            missing_blocks: 2,
+            ..cluster(&[Alive])
+        };
         assert_eq!(word(&missing), Health::Failing);
-        let corrupt = ClusterStatus { corrupt_replicas: 1, safe_mode: true, ..cluster(&[Alive]) };
+        let corrupt = ClusterStatus {
+            corrupt_replicas: 1,
+            safe_mode: true,
+            ..cluster(&[Alive])
+        };
         assert_eq!(word(&corrupt), Health::Degraded);
     }
 }

@@ -33,7 +33,11 @@ pub fn dataserver(flags: flags::Dataserver) -> anyhow::Result<()> {
         let nameservers = config.nameservers.join(", ");
         let handle = begin(config)?;
         tell(&handle, &nameservers)?;
-        until_stopped(signals, move || handle.stop()).await
+        until_stopped(signals, std::future::pending::<()>(), move || {
+            handle.stop();
+            Ok(())
+        })
+        .await
     })
 }
 
@@ -46,13 +50,20 @@ pub(super) fn begin(config: Config) -> Result<Handle, Problem> {
 }
 
 fn tell(handle: &Handle, nameservers: &str) -> std::io::Result<()> {
-    output::line(format!("dataserver {} serves the nameserver {nameservers}", handle.address()))?;
+    output::line(format!(
+        "dataserver {} serves the nameserver {nameservers}",
+        handle.address()
+    ))?;
     for volume in handle.volumes() {
         let state = match &volume.failed {
             Some(why) => format!("failed: {why}"),
             None => format!("on {}", volume.address),
         };
-        output::line(format!("  volume {} {}", volume.directory.display(), output::safe(&state)))?;
+        output::line(format!(
+            "  volume {} {}",
+            volume.directory.display(),
+            output::safe(&state)
+        ))?;
     }
     Ok(())
 }
@@ -118,7 +129,10 @@ async fn users_secret(nameservers: &[String], volumes: &[PathBuf]) -> anyhow::Re
         };
         if told != Some(why.kind) {
             let names = nameservers.join(", ");
-            output::note(&format!("waiting for the nameserver {names}: {}", output::safe(&why.message)));
+            output::note(&format!(
+                "waiting for the nameserver {names}: {}",
+                output::safe(&why.message)
+            ));
             told = Some(why.kind);
         }
         tokio::time::sleep(LOOK_AGAIN).await;
@@ -171,7 +185,10 @@ mod tests {
         assert_eq!(at("blockyard dataserver"), "127.0.0.1:9001");
         assert_eq!(at("blockyard dataserver --listen 127.0.0.2:7"), "127.0.0.2:7");
         assert_eq!(at("blockyard dataserver 127.0.0.3"), "127.0.0.3:9001");
-        assert_eq!(at("blockyard dataserver 127.0.0.3 9005 /data 127.0.0.1:9000"), "127.0.0.3:9005");
+        assert_eq!(
+            at("blockyard dataserver 127.0.0.3 9005 /data 127.0.0.1:9000"),
+            "127.0.0.3:9005"
+        );
     }
 
     #[test]

@@ -12,12 +12,21 @@ pub use up::up;
 use crate::signals::Signals;
 use crate::{exit, output};
 
-/// Serves until a signal asks for the end, then runs `stop`; a second signal ends the process at once.
-async fn until_stopped(mut signals: Signals, stop: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
-    signals.next().await;
-    output::note("stopping; once more stops at once");
+/// Serves until a signal asks for the end or `ended` tells of it, then runs `stop`; a second signal ends the process at once.
+///
+/// # Errors
+/// That of `stop`.
+async fn until_stopped(
+    mut signals: Signals,
+    ended: impl Future,
+    stop: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> anyhow::Result<()> {
     tokio::select! {
-        stopped = tokio::task::spawn_blocking(stop) => Ok(stopped?),
+        () = signals.next() => output::note("stopping; once more stops at once"),
+        _ = ended => {}
+    }
+    tokio::select! {
+        stopped = tokio::task::spawn_blocking(stop) => stopped?,
         () = signals.next() => std::process::exit(exit::INTERRUPTED.into()),
     }
 }

@@ -1,13 +1,14 @@
 //! `nameserver`: names, blocks and the page.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use blockyard_nameserver::{Config, Handle, Kind, start};
+use blockyard_nameserver::{Config, Handle, Kind, Page, start};
 use blockyard_web::PageConfig;
 use blockyard_wire::address::{NAMESERVER_PORT, WEB_PORT, closed_by_default, resolve};
 use blockyard_wire::secret::ClusterSecret;
 use blockyard_wire::{Problem, ProblemKind};
+use tokio::sync::oneshot;
 
 use super::ports::{self, Wanted};
 use super::until_stopped;
@@ -18,19 +19,21 @@ use crate::{config, flags, output, runtime};
 pub(super) struct Setup {
     pub dir: PathBuf,
     pub listen: SocketAddr,
-    /// Where the page is served, if it is.
-    pub web: Option<TcpListener>,
+    /// The page, if it is served.
+    pub web: Option<PageConfig>,
     pub replication: u8,
     /// The secret that the operator gave.
     pub secret: Option<ClusterSecret>,
 }
 
+/// Completes when the nameserver has ended by itself.
+pub(super) type Ended = oneshot::Receiver<()>;
+
 /// Starts a nameserver and its page.
 ///
 /// # Errors
 /// A taken port or folder, a damaged folder, or a listener that would be open to others without a secret.
-pub(super) fn begin(setup: Setup) -> Result<Handle, Problem> {
-    let secret_given = setup.secret.is_some();
+pub(super) fn begin(setup: Setup) -> Result<(Handle, Ended), Problem> {
     let config = Config {
         dir: setup.dir,
         listen: setup.listen,
@@ -39,23 +42,29 @@ pub(super) fn begin(setup: Setup) -> Result<Handle, Problem> {
         ..Config::default()
     };
     let web = setup.web;
-    let page = move |view| -> std::pin::Pin<Box<dyn Future<Output = ()>>> {
+    let (alive, ended) = oneshot::channel();
+    let page = move |view| -> Page {
         Box::pin(async move {
-            let Some(listener) = web else { return };
-            let page = PageConfig { listener, secret_given };
-            if let Err(error) = blockyard_web::serve(page, view).await {
-                tracing::error!("the page is not served: {error}");
+            // Dropped with the nameserver's thread, however that ends.
+            let _alive: oneshot::Sender<()> = alive;
+            if let Some(page) = web {
+                blockyard_web::serve(page, view).await;
             }
+            std::future::pending().await
         })
     };
-    start(config, page).map_err(|error| {
-        let kind = match error.kind() {
-            Kind::Usage => ProblemKind::Invalid,
-            Kind::Busy => ProblemKind::Exists,
-            Kind::Damaged | Kind::System => ProblemKind::Failed,
-        };
-        Problem::new(kind, error.to_string()).context("nameserver")
-    })
+    let handle = start(config, page).map_err(problem)?;
+    Ok((handle, ended))
+}
+
+/// The same with an exit code.
+pub(super) fn problem(error: blockyard_nameserver::Error) -> Problem {
+    let kind = match error.kind() {
+        Kind::Usage => ProblemKind::Invalid,
+        Kind::Busy => ProblemKind::Exists,
+        Kind::Damaged | Kind::System => ProblemKind::Failed,
+    };
+    Problem::new(kind, error.to_string()).context("nameserver")
 }
 
 /// Listens for the page.
@@ -66,9 +75,14 @@ pub(super) fn listen_for_page(
     address: SocketAddr,
     secret_given: bool,
     flag: &'static str,
-) -> Result<TcpListener, Problem> {
+) -> Result<PageConfig, Problem> {
     closed_by_default(address, secret_given)?;
-    ports::bind(&Wanted { role: "page".to_owned(), address, flag })
+    let listener = ports::bind(&Wanted {
+        role: "page".to_owned(),
+        address,
+        flag,
+    })?;
+    PageConfig::from_listener(listener, secret_given)
 }
 
 /// Runs a nameserver until it is stopped.
@@ -87,18 +101,28 @@ pub fn nameserver(flags: flags::Nameserver) -> anyhow::Result<()> {
         Some(dir) => dir,
         None => config::data_dir()?.join("nameserver"),
     };
-    let page = web.as_ref().map(TcpListener::local_addr).transpose()?;
+    let page = web.as_ref().map(PageConfig::address);
     let shown = dir.display().to_string();
     runtime()?.block_on(async {
         let signals = Signals::catch()?;
-        let setup = Setup { dir, listen, web, replication: flags.replication, secret };
-        let handle = begin(setup)?;
-        output::line(format!("nameserver {} of cluster {}", handle.address(), handle.cluster()))?;
+        let setup = Setup {
+            dir,
+            listen,
+            web,
+            replication: flags.replication,
+            secret,
+        };
+        let (handle, ended) = begin(setup)?;
+        output::line(format!(
+            "nameserver {} of cluster {}",
+            handle.address(),
+            handle.cluster()
+        ))?;
         if let Some(page) = page {
             output::line(format!("  page   http://{page}/"))?;
         }
         output::line(format!("  folder {shown}"))?;
-        until_stopped(signals, move || handle.stop()).await
+        until_stopped(signals, ended, move || Ok(handle.stop().map_err(problem)?)).await
     })
 }
 
@@ -128,7 +152,10 @@ mod tests {
         };
         assert_eq!(at("blockyard nameserver").as_deref(), Some("127.0.0.1:8080"));
         assert_eq!(at("blockyard nameserver 8081").as_deref(), Some("127.0.0.1:8081"));
-        assert_eq!(at("blockyard nameserver --web 127.0.0.2").as_deref(), Some("127.0.0.2:8080"));
+        assert_eq!(
+            at("blockyard nameserver --web 127.0.0.2").as_deref(),
+            Some("127.0.0.2:8080")
+        );
         assert_eq!(at("blockyard nameserver --web off"), None);
     }
 }

@@ -58,7 +58,10 @@ fn refusal(want: &Wanted, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             let port = address.port();
-            format!("port {port}, wanted for the {role}, is taken on {}: choose another with {flag}", address.ip())
+            format!(
+                "port {port}, wanted for the {role}, is taken on {}: choose another with {flag}",
+                address.ip()
+            )
         }
         io::ErrorKind::PermissionDenied => {
             format!("the {role} may not listen on {address}: choose a port above 1023 with {flag}")
@@ -75,14 +78,25 @@ mod tests {
     fn every_taken_port_is_told_with_its_flag() {
         let held = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = held.local_addr().unwrap();
-        let want = |address, flag| Wanted { role: "page".into(), address, flag };
+        let want = |address, flag| Wanted {
+            role: "page".into(),
+            address,
+            flag,
+        };
         let free = "127.0.0.1:0".parse().unwrap();
-        let problem =
-            check(&[want(address, "--port"), want(free, "--x"), want(address, "--web-port")]).unwrap_err();
+        let problem = check(&[
+            want(address, "--port"),
+            want(free, "--x"),
+            want(address, "--web-port"),
+        ])
+        .unwrap_err();
         assert_eq!(problem.kind, ProblemKind::Exists);
         assert!(problem.message.contains("--port") && problem.message.contains("--web-port"));
         assert!(problem.message.contains(&address.port().to_string()) && !problem.message.contains("--x"));
         check(&[want(free, "--x")]).unwrap();
-        assert_eq!(bind(&want(address, "--port")).unwrap_err().kind, ProblemKind::Exists);
+        assert_eq!(
+            bind(&want(address, "--port")).unwrap_err().kind,
+            ProblemKind::Exists
+        );
     }
 }

@@ -34,20 +34,26 @@ pub fn up(flags: flags::Up) -> anyhow::Result<()> {
         None => config::data_dir()?,
     };
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let dir = dir.canonicalize().with_context(|| format!("cannot use {}", dir.display()))?;
+    let dir = dir
+        .canonicalize()
+        .with_context(|| format!("cannot use {}", dir.display()))?;
     let count = flags.dataservers;
-    let volumes: Vec<PathBuf> = (1..=count).map(|number| dir.join(format!("ds{number}"))).collect();
+    let volumes: Vec<PathBuf> = (1..=count)
+        .map(|number| dir.join(format!("ds{number}")))
+        .collect();
     let capacity = match flags.capacity {
         Some(capacity) => capacity,
-        None => share(&dir, &volumes).with_context(|| format!("asking for the space of {}", dir.display()))?,
+        None => {
+            share(&dir, &volumes).with_context(|| format!("asking for the space of {}", dir.display()))?
+        }
     };
     runtime()?.block_on(async {
         let signals = Signals::catch()?;
         let secret_given = secret.is_some();
         let web = SocketAddr::new(host, flags.web_port);
         let web = nameserver::listen_for_page(web, secret_given, "--web-port")?;
-        let page = web.local_addr()?;
-        let names = nameserver::begin(Setup {
+        let page = web.address();
+        let (names, ended) = nameserver::begin(Setup {
             dir: dir.join("nameserver"),
             listen: SocketAddr::new(host, flags.port),
             web: Some(web),
@@ -61,18 +67,22 @@ pub fn up(flags: flags::Up) -> anyhow::Result<()> {
             let nameservers = vec![address.to_string()];
             let listen = SocketAddr::new(host, port);
             let config = Config::new(vec![volume], listen, nameservers, names.secret().clone());
-            let config = Config { capacity_bytes: Some(capacity), secret_given, ..config };
+            let config = Config {
+                capacity_bytes: Some(capacity),
+                secret_given,
+                ..config
+            };
             servers.push(dataserver::begin(config)?);
         }
         output::line(greeting(&dir, address, page, capacity, &servers))?;
-        until_stopped(signals, move || {
+        until_stopped(signals, ended, move || {
             for server in &servers {
                 server.stopper().stop();
             }
             for server in servers {
                 server.stop();
             }
-            names.stop();
+            Ok(names.stop().map_err(nameserver::problem)?)
         })
         .await
     })
@@ -83,20 +93,33 @@ fn places(flags: &flags::Up, host: IpAddr) -> Result<Vec<Wanted>, Problem> {
     let port_of = |number: u16| match flags.port {
         0 => Ok(0),
         port => port.checked_add(number).ok_or_else(|| {
-            Problem::invalid(format!("--port {port} leaves no room for {} dataservers", flags.dataservers))
+            Problem::invalid(format!(
+                "--port {port} leaves no room for {} dataservers",
+                flags.dataservers
+            ))
         }),
     };
-    let want = |role: String, port, flag| Wanted { role, address: SocketAddr::new(host, port), flag };
+    let want = |role: String, port, flag| Wanted {
+        role,
+        address: SocketAddr::new(host, port),
+        flag,
+    };
     let mut places = vec![want("nameserver".to_owned(), flags.port, "--port")];
     for number in 1..=flags.dataservers {
         let role = format!("dataserver {number}");
-        places.push(want(role, port_of(number)?, "--port (dataservers take the ports after it)"));
+        places.push(want(
+            role,
+            port_of(number)?,
+            "--port (dataservers take the ports after it)",
+        ));
     }
     if flags.web_port != 0
         && let Some(clash) = places.iter().find(|place| place.address.port() == flags.web_port)
     {
         let (port, role) = (flags.web_port, &clash.role);
-        return Err(Problem::invalid(format!("--web-port {port} is the port of the {role} as well")));
+        return Err(Problem::invalid(format!(
+            "--web-port {port} is the port of the {role} as well"
+        )));
     }
     places.push(want("page".to_owned(), flags.web_port, "--web-port"));
     Ok(places)
@@ -113,7 +136,9 @@ fn share(dir: &Path, volumes: &[PathBuf]) -> std::io::Result<u64> {
 
 /// Bytes of disk that the files below `dir` take; what can't be seen counts nothing.
 fn taken_by(dir: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return 0;
+    };
     let of_entry = |entry: std::fs::DirEntry| match entry.metadata() {
         Ok(meta) if meta.is_dir() => taken_by(&entry.path()),
         Ok(meta) => meta.blocks() * 512,
@@ -130,7 +155,11 @@ fn greeting(
     servers: &[blockyard_dataserver::Handle],
 ) -> String {
     let usual = SocketAddr::from(([127, 0, 0, 1], NAMESERVER_PORT));
-    let option = if address == usual { String::new() } else { format!(" --nameserver {address}") };
+    let option = if address == usual {
+        String::new()
+    } else {
+        format!(" --nameserver {address}")
+    };
     let mut lines = vec![
         "Blockyard is up: Ctrl-C stops it.".to_owned(),
         format!("  data        {}", dir.display()),
@@ -149,7 +178,9 @@ fn greeting(
     }
     lines.push("Try, in another terminal:".to_owned());
     for command in ["upload FILE", "ls", "info FILE", "download FILE COPY", "status"] {
-        let (verb, rest) = command.split_once(' ').map_or((command, ""), |(verb, rest)| (verb, rest));
+        let (verb, rest) = command
+            .split_once(' ')
+            .map_or((command, ""), |(verb, rest)| (verb, rest));
         let line = format!("  blockyard {verb}{option} {rest}");
         lines.push(line.trim_end().to_owned());
     }
@@ -174,7 +205,10 @@ mod tests {
     #[test]
     fn ports_follow_each_other() {
         assert_eq!(wanted("blockyard up").unwrap(), [9000, 9001, 9002, 8080]);
-        assert_eq!(wanted("blockyard up --port 0 --web-port 0").unwrap(), [0, 0, 0, 0]);
+        assert_eq!(
+            wanted("blockyard up --port 0 --web-port 0").unwrap(),
+            [0, 0, 0, 0]
+        );
         assert!(wanted("blockyard up --port 65534 --dataservers 2").is_err());
         assert!(wanted("blockyard up --web-port 9002").is_err());
     }

@@ -3,8 +3,8 @@
 use blockyard_client::{Client, DownloadOptions};
 
 use super::pipe::Stdout;
-use crate::remote::Remote;
 use crate::flags;
+use crate::remote::Remote;
 
 /// Writes files to stdout, one after the other.
 ///
@@ -18,7 +18,10 @@ pub async fn cat(flags: flags::Cat, client: &Client) -> anyhow::Result<()> {
             None => None,
         };
         let (stdout, broken) = Stdout::open()?;
-        let options = DownloadOptions { range, ..DownloadOptions::default() };
+        let options = DownloadOptions {
+            range,
+            ..DownloadOptions::default()
+        };
         let outcome = client.download(&path, stdout, options).await;
         outcome.map_err(|problem| broken.explain(problem.into()))?;
     }

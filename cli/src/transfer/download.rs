@@ -57,7 +57,11 @@ pub async fn download(flags: flags::Download, client: &Client) -> anyhow::Result
     };
     let mut texts = Vec::new();
     for remote in remotes {
-        texts.push(remote.to_str().ok_or_else(|| Problem::invalid("REMOTE is not UTF-8"))?);
+        texts.push(
+            remote
+                .to_str()
+                .ok_or_else(|| Problem::invalid("REMOTE is not UTF-8"))?,
+        );
     }
     let stdout = local.as_os_str() == "-";
     let mut tally = Tally::default();
@@ -72,7 +76,10 @@ pub async fn download(flags: flags::Download, client: &Client) -> anyhow::Result
             items.extend(found);
         }
     }
-    let bar = Bar::new("downloading", Some(items.iter().map(|item| item.file.size_bytes).sum()));
+    let bar = Bar::new(
+        "downloading",
+        Some(items.iter().map(|item| item.file.size_bytes).sum()),
+    );
     // To stdout one after the other, in the order asked for.
     let at_once = if stdout { 1 } else { FILES_AT_ONCE };
     let mut rows = Vec::new();
@@ -93,14 +100,25 @@ pub async fn download(flags: flags::Download, client: &Client) -> anyhow::Result
 fn tell(rows: &[Row], took: Duration, json: bool, stdout: bool) -> anyhow::Result<()> {
     let bytes = rows.iter().map(|row| row.size).sum();
     if json && !stdout {
-        output::json(&Report { files: rows, bytes, seconds: took.as_secs_f64() })?;
+        output::json(&Report {
+            files: rows,
+            bytes,
+            seconds: took.as_secs_f64(),
+        })?;
         return Ok(());
     }
     if rows.is_empty() {
         return Ok(());
     }
-    let verified = if rows.iter().all(|row| row.verified) { ", verified" } else { "" };
-    let text = format!("{}{verified}", summary("downloaded", rows.len() as u64, bytes, took));
+    let verified = if rows.iter().all(|row| row.verified) {
+        ", verified"
+    } else {
+        ""
+    };
+    let text = format!(
+        "{}{verified}",
+        summary("downloaded", rows.len() as u64, bytes, took)
+    );
     if stdout {
         output::note(&text);
     } else {
@@ -164,7 +182,10 @@ async fn find(
         return Err(Problem::invalid(format!("{} is a folder: it can't go to stdout", file.path)).into());
     };
     make_folder(&local)?;
-    let options = ListOptions { recursive: true, ..ListOptions::default() };
+    let options = ListOptions {
+        recursive: true,
+        ..ListOptions::default()
+    };
     let mut entries = std::pin::pin!(client.list_all(&file.path, options));
     let mut items = Vec::new();
     while let Some(entry) = entries.try_next().await? {
@@ -172,7 +193,10 @@ async fn find(
         if entry.directory {
             make_folder(&path)?;
         } else {
-            items.push(Item { file: entry, local: Some(path) });
+            items.push(Item {
+                file: entry,
+                local: Some(path),
+            });
         }
     }
     Ok(items)
@@ -186,11 +210,16 @@ async fn one(client: &Client, item: Item, overwrite: bool, bar: &Bar) -> anyhow:
     let Item { file, local } = item;
     let path = file.path;
     let doing = || format!("downloading {path}");
-    let options = DownloadOptions { progress: Some(bar.of_one()), ..DownloadOptions::default() };
+    let options = DownloadOptions {
+        progress: Some(bar.of_one()),
+        ..DownloadOptions::default()
+    };
     let Some(local) = local else {
         let (stdout, broken) = Stdout::open()?;
         let outcome = client.download(&path, stdout, options).await;
-        let done = outcome.map_err(|problem| broken.explain(problem.into())).with_context(doing)?;
+        let done = outcome
+            .map_err(|problem| broken.explain(problem.into()))
+            .with_context(doing)?;
         return Ok(row(done, "-".to_owned()));
     };
     if let Some(folder) = local.parent() {
@@ -226,8 +255,14 @@ mod tests {
         let of = |path: &Path, things| Destination::of(path, things).map(|to| to.of_thing("n").unwrap());
         assert_eq!(of(Path::new("-"), 1).unwrap(), None);
         assert_eq!(of(dir.path(), 2).unwrap(), Some(dir.path().join("n")));
-        assert_eq!(of(&dir.path().join("new/"), 1).unwrap(), Some(dir.path().join("new/n")));
-        assert_eq!(of(&dir.path().join("new"), 1).unwrap(), Some(dir.path().join("new")));
+        assert_eq!(
+            of(&dir.path().join("new/"), 1).unwrap(),
+            Some(dir.path().join("new/n"))
+        );
+        assert_eq!(
+            of(&dir.path().join("new"), 1).unwrap(),
+            Some(dir.path().join("new"))
+        );
         assert!(of(&dir.path().join("new"), 2).is_err());
     }
 }

@@ -55,7 +55,13 @@ impl Stdout {
     pub fn open() -> io::Result<(Self, Broken)> {
         let broken = Arc::new(AtomicBool::new(false));
         let file = tokio::fs::File::from_std(file_of(io::stdout())?);
-        Ok((Self { file, broken: broken.clone() }, Broken(broken)))
+        Ok((
+            Self {
+                file,
+                broken: broken.clone(),
+            },
+            Broken(broken),
+        ))
     }
 
     fn note<T>(&self, outcome: io::Result<T>) -> io::Result<T> {

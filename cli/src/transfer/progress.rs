@@ -32,7 +32,10 @@ impl Bar {
         } else {
             ProgressBar::hidden()
         };
-        Self { bar, started: Instant::now() }
+        Self {
+            bar,
+            started: Instant::now(),
+        }
     }
 
     /// What to hand to one transfer: its bytes are added to the bar.
@@ -58,7 +61,6 @@ impl Bar {
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
-
 }
 
 impl Drop for Bar {
@@ -87,12 +89,24 @@ mod tests {
         for template in [BAR, SPINNER] {
             ProgressStyle::with_template(template).unwrap();
         }
-        let bar = Bar { bar: ProgressBar::hidden(), started: Instant::now() };
+        let bar = Bar {
+            bar: ProgressBar::hidden(),
+            started: Instant::now(),
+        };
         bar.bar.set_length(100);
         let (one, other) = (bar.of_one(), bar.of_one());
-        one(Progress { bytes: 10, total_bytes: None });
-        other(Progress { bytes: 5, total_bytes: None });
-        one(Progress { bytes: 30, total_bytes: None });
+        one(Progress {
+            bytes: 10,
+            total_bytes: None,
+        });
+        other(Progress {
+            bytes: 5,
+            total_bytes: None,
+        });
+        one(Progress {
+            bytes: 30,
+            total_bytes: None,
+        });
         assert_eq!(bar.bar.position(), 35);
     }
 

@@ -60,7 +60,11 @@ impl Target {
             .permissions(Permissions::from_mode(rights))
             .tempfile_in(folder)
             .with_context(unwritable)?;
-        Ok(Self::Whole { part, path: path_buf, overwrite })
+        Ok(Self::Whole {
+            part,
+            path: path_buf,
+            overwrite,
+        })
     }
 
     /// The file to write into.
@@ -79,8 +83,19 @@ impl Target {
     /// # Errors
     /// A file of this name has appeared meanwhile (`Exists`), or it can't be renamed.
     pub fn finish(self) -> anyhow::Result<()> {
-        let Self::Whole { part, path, overwrite } = self else { return Ok(()) };
-        let persisted = if overwrite { part.persist(&path) } else { part.persist_noclobber(&path) };
+        let Self::Whole {
+            part,
+            path,
+            overwrite,
+        } = self
+        else {
+            return Ok(());
+        };
+        let persisted = if overwrite {
+            part.persist(&path)
+        } else {
+            part.persist_noclobber(&path)
+        };
         match persisted {
             Ok(_) => Ok(()),
             Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Err(exists(&path).into()),
@@ -104,7 +119,9 @@ pub fn inside(folder: &Path, below: &str) -> Result<PathBuf, Problem> {
     let mut path = folder.to_owned();
     for part in below.split('/').filter(|part| !part.is_empty()) {
         if part == "." || part == ".." || part.contains('\0') {
-            return Err(Problem::invalid(format!("'{below}' can't be a path on this machine")));
+            return Err(Problem::invalid(format!(
+                "'{below}' can't be a path on this machine"
+            )));
         }
         path.push(part);
     }
@@ -153,8 +170,14 @@ mod tests {
         fs::write(&path, "old").unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         assert_eq!(kind(late.finish().unwrap_err()), ProblemKind::Exists);
-        assert_eq!(kind(Target::open(&path, false).err().unwrap()), ProblemKind::Exists);
-        assert_eq!(kind(Target::open(dir.path(), true).err().unwrap()), ProblemKind::Invalid);
+        assert_eq!(
+            kind(Target::open(&path, false).err().unwrap()),
+            ProblemKind::Exists
+        );
+        assert_eq!(
+            kind(Target::open(dir.path(), true).err().unwrap()),
+            ProblemKind::Invalid
+        );
         assert_eq!(fs::read(&path).unwrap(), b"old");
 
         let link = dir.path().join("link");

@@ -65,14 +65,19 @@ impl Plan {
             return;
         }
         let size_bytes = meta.is_file().then(|| meta.len());
-        self.items.push(Item { local: Some(local.to_owned()), remote, size_bytes });
+        self.items.push(Item {
+            local: Some(local.to_owned()),
+            remote,
+            size_bytes,
+        });
     }
 
     /// `above`: device and inode of each folder that this one lies in, by which a loop of links is known.
     fn folder(&mut self, local: &Path, remote: &Remote, meta: &Metadata, above: &mut Vec<(u64, u64)>) {
         let identity = (meta.dev(), meta.ino());
         if above.contains(&identity) {
-            self.skipped.push((local.to_owned(), "a link to a folder that it lies in"));
+            self.skipped
+                .push((local.to_owned(), "a link to a folder that it lies in"));
             return;
         }
         let entries = fs::read_dir(local).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
@@ -180,12 +185,21 @@ mod tests {
         why.sort_unstable();
         assert_eq!(
             why,
-            ["a link to a folder that it lies in", "a link to itself", "a link to nothing", "a socket"]
+            [
+                "a link to a folder that it lies in",
+                "a link to itself",
+                "a link to nothing",
+                "a socket"
+            ]
         );
         assert!(plan.failed.is_empty());
 
         assert!(Plan::default().add(&root, &Remote::parse("/r"), false).is_err());
-        assert!(Plan::default().add(&root.join("none"), &Remote::parse("/r"), true).is_err());
+        assert!(
+            Plan::default()
+                .add(&root.join("none"), &Remote::parse("/r"), true)
+                .is_err()
+        );
     }
 
     #[test]

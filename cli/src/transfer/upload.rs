@@ -47,9 +47,17 @@ pub async fn upload(flags: flags::Upload, client: &Client) -> anyhow::Result<()>
     let plan = plan(&flags, client).await?;
     let bar = Bar::new("uploading", plan.total_bytes());
     for (path, why) in &plan.skipped {
-        bar.say(&format!("skipped {}: {why}", output::safe(&path.to_string_lossy())));
+        bar.say(&format!(
+            "skipped {}: {why}",
+            output::safe(&path.to_string_lossy())
+        ));
     }
-    let Plan { items, folders, skipped, failed } = plan;
+    let Plan {
+        items,
+        folders,
+        skipped,
+        failed,
+    } = plan;
     let mut tally = Tally::default();
     for error in failed {
         tally.take::<()>(Err(error))?;
@@ -89,7 +97,12 @@ fn tell(
     if json {
         let shown = |(path, why): &(std::path::PathBuf, &str)| format!("{}: {why}", path.display());
         let skipped = skipped.iter().map(shown).collect();
-        output::json(&Report { files: rows, bytes, seconds: took.as_secs_f64(), skipped })?;
+        output::json(&Report {
+            files: rows,
+            bytes,
+            seconds: took.as_secs_f64(),
+            skipped,
+        })?;
     } else if !rows.is_empty() {
         output::line(summary("uploaded", rows.len() as u64, bytes, took))?;
     }
@@ -105,7 +118,11 @@ fn tell(
 }
 
 fn row(uploaded: Uploaded) -> Row {
-    let Uploaded { file, degraded, retried_blocks } = uploaded;
+    let Uploaded {
+        file,
+        degraded,
+        retried_blocks,
+    } = uploaded;
     Row {
         path: file.path,
         size: file.size_bytes,
@@ -122,13 +139,17 @@ async fn plan(flags: &flags::Upload, client: &Client) -> anyhow::Result<Plan> {
     let (locals, remote) = match flags.paths.as_slice() {
         [only] => (std::slice::from_ref(only), Remote::parse("/")),
         [locals @ .., remote] => {
-            let text = remote.to_str().ok_or_else(|| Problem::invalid("REMOTE is not UTF-8"))?;
+            let text = remote
+                .to_str()
+                .ok_or_else(|| Problem::invalid("REMOTE is not UTF-8"))?;
             (locals, Remote::parse(text))
         }
         [] => return Err(Problem::invalid("nothing to upload").into()),
     };
-    let into =
-        remote.folder || look(client, &remote.path).await?.is_some_and(|found| found.directory);
+    let into = remote.folder
+        || look(client, &remote.path)
+            .await?
+            .is_some_and(|found| found.directory);
     if locals.len() > 1 && !into {
         let text = format!(
             "{} is no folder, so it can't take {} things; end it in '/' to make it one",
@@ -150,13 +171,23 @@ async fn plan(flags: &flags::Upload, client: &Client) -> anyhow::Result<Plan> {
     Ok(plan)
 }
 
-fn add(plan: &mut Plan, local: &OsString, remote: &Remote, into: bool, recursive: bool) -> anyhow::Result<()> {
+fn add(
+    plan: &mut Plan,
+    local: &OsString,
+    remote: &Remote,
+    into: bool,
+    recursive: bool,
+) -> anyhow::Result<()> {
     if local == "-" {
         if into {
             let text = "stdin has no name of its own; say which REMOTE it becomes: upload - NAME";
             return Err(Problem::invalid(text).into());
         }
-        plan.items.push(Item { local: None, remote: remote.path.clone(), size_bytes: None });
+        plan.items.push(Item {
+            local: None,
+            remote: remote.path.clone(),
+            size_bytes: None,
+        });
         return Ok(());
     }
     let local = Path::new(local);
@@ -169,13 +200,22 @@ fn add(plan: &mut Plan, local: &OsString, remote: &Remote, into: bool, recursive
 }
 
 async fn one(client: &Client, item: Item, options: &UploadOptions, bar: &Bar) -> anyhow::Result<Uploaded> {
-    let Item { local, remote, size_bytes } = item;
-    let options =
-        UploadOptions { progress: Some(bar.of_one()), length_hint: size_bytes, ..options.clone() };
+    let Item {
+        local,
+        remote,
+        size_bytes,
+    } = item;
+    let options = UploadOptions {
+        progress: Some(bar.of_one()),
+        length_hint: size_bytes,
+        ..options.clone()
+    };
     let uploaded = match &local {
         None => client.upload(&remote, pipe::stdin()?, options).await,
         Some(path) => {
-            let mut file = tokio::fs::File::open(path).await.map_err(|error| unreadable(path, error))?;
+            let mut file = tokio::fs::File::open(path)
+                .await
+                .map_err(|error| unreadable(path, error))?;
             file.set_max_buf_size(READ_BYTES);
             client.upload(&remote, file, options).await
         }
