@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use blockyard_wire::Result;
+use blockyard_wire::secret::ClusterSecret;
 use blockyard_wire::types::{BlockId, BlockInfo, ClusterInfo, ClusterStatus, FileInfo, HeldBlock, VolumeId};
 
 use crate::core::Core;
@@ -21,6 +22,18 @@ impl View {
     /// What a login answers: ids, defaults, clock, address.
     pub fn cluster(&self) -> ClusterInfo {
         self.core.info()
+    }
+
+    /// The cluster's secret, for a client that runs beside the nameserver. Reads a file where it is the
+    /// nameserver's own.
+    ///
+    /// # Errors
+    /// When that file can't be read.
+    pub fn secret(&self) -> Result<ClusterSecret> {
+        match &self.core.config.secret {
+            Some(secret) => Ok(secret.clone()),
+            None => ClusterSecret::load(&self.core.config.dir.join("cluster.secret")),
+        }
     }
 
     /// The whole cluster.
