@@ -59,8 +59,8 @@ pub(crate) struct Checkpoints {
     /// Oldest first, at most two.
     kept: RefCell<VecDeque<Kept>>,
     running: RefCell<Option<End>>,
-    /// Bytes allocated to the spare.
-    spare_bytes: Cell<u64>,
+    /// Bytes that each of the files in rotation is known to have.
+    room_bytes: Cell<u64>,
     folder: FileId,
 }
 
@@ -69,9 +69,14 @@ impl Checkpoints {
         Self {
             kept: RefCell::new(kept.into()),
             running: RefCell::new(None),
-            spare_bytes: Cell::new(0),
+            room_bytes: Cell::new(0),
             folder,
         }
+    }
+
+    /// Whether as many are there as are kept: from then on files rotate and none need be made.
+    pub(crate) fn is_rotating(&self) -> bool {
+        self.kept.borrow().len() == KEPT
     }
 
     fn newest(&self) -> Option<Kept> {
@@ -90,38 +95,49 @@ fn bytes_for(core: &Core, replicas: u64) -> u64 {
     (replicas / REPLICAS_PER_BLOCK + segment_bytes / (BLOCK_BYTES as u64 / 2) + 4) * BLOCK_BYTES as u64
 }
 
-/// Allocates the spare for that many replicas, so that writing a checkpoint needs no space later.
-pub(crate) async fn ensure_spare(core: &Rc<Core>, replicas: u64) -> io::Result<()> {
+/// Allocates the files that checkpoints rotate through for that many replicas, so that writing one needs no space
+/// later, however full the disk.
+pub(crate) async fn ensure_room(core: &Rc<Core>, replicas: u64) -> io::Result<()> {
     let wanted_bytes = bytes_for(core, replicas);
     loop {
-        let running = core.checkpoints.running.borrow().clone();
-        if core.checkpoints.spare_bytes.get() >= wanted_bytes {
+        if core.checkpoints.room_bytes.get() >= wanted_bytes {
             return Ok(());
         }
+        let running = core.checkpoints.running.borrow().clone();
         match running {
             Some(running) => {
                 let _ = running.wait().await;
             }
-            None => return grow_spare(core, wanted_bytes).await,
+            None => break,
         }
     }
-}
-
-async fn grow_spare(core: &Rc<Core>, wanted_bytes: u64) -> io::Result<()> {
     // Ahead of need, so that this is rare.
     let bytes = wanted_bytes + wanted_bytes / 2;
-    let (file, _) = core.io.disk(|disk| match disk.open(SPARE, How::Existing) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => disk.open(SPARE, How::Empty),
+    let kept: Vec<Kept> = core.checkpoints.kept.borrow().iter().copied().collect();
+    for kept in kept {
+        allocate(core, &file_name(kept.ordinal), bytes).await?;
+    }
+    allocate(core, SPARE, bytes).await?;
+    core.checkpoints.room_bytes.set(bytes);
+    Ok(())
+}
+
+/// Makes a file at least `bytes` long, all of it allocated. What was in it stays.
+async fn allocate(core: &Rc<Core>, name: &str, bytes: u64) -> io::Result<()> {
+    let (file, length_bytes) = core.io.disk(|disk| match disk.open(name, How::Existing) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => disk.open(name, How::Empty),
         opened => opened,
     })?;
-    let allocated = core.io.allocate(file, bytes).await;
-    let _ = core.io.disk(|disk| {
+    let allocated = if length_bytes < bytes {
+        core.io.allocate(file, bytes).await
+    } else {
+        Ok(())
+    };
+    core.io.disk(|disk| {
         disk.close(file);
         Ok(())
-    });
-    allocated?;
-    core.checkpoints.spare_bytes.set(bytes);
-    Ok(())
+    })?;
+    allocated
 }
 
 /// Waits until the journal has `pages` free pages.
@@ -191,23 +207,20 @@ pub(crate) fn is_no_space(error: &io::Error) -> bool {
 
 async fn write_one(core: &Rc<Core>) -> io::Result<()> {
     let replicas = core.state.borrow().index.len() as u64;
-    if core.checkpoints.spare_bytes.get() < bytes_for(core, replicas) {
-        grow_spare(core, bytes_for(core, replicas)).await?;
-    }
+    allocate(core, SPARE, bytes_for(core, replicas)).await?;
     let kept = Kept {
         ordinal: core.checkpoints.newest().map_or(1, |kept| kept.ordinal + 1),
         page: core.log.head().page,
     };
     let (file, _) = core.io.disk(|disk| disk.open(SPARE, How::Existing))?;
     let written = write_blocks(core, file, kept.ordinal).await;
-    let _ = core.io.disk(|disk| {
+    core.io.disk(|disk| {
         disk.close(file);
         Ok(())
-    });
+    })?;
     written?;
     core.io
         .disk(|disk| disk.rename(SPARE, &file_name(kept.ordinal)))?;
-    core.checkpoints.spare_bytes.set(0);
     core.io.sync(core.checkpoints.folder).await?;
     // Only now is the new one there for certain, and the oldest one spare.
     let oldest = {
@@ -216,20 +229,11 @@ async fn write_one(core: &Rc<Core>) -> io::Result<()> {
         if all.len() > KEPT { all.pop_front() } else { None }
     };
     if let Some(oldest) = oldest {
-        match core
-            .io
-            .disk(|disk| disk.rename(&file_name(oldest.ordinal), SPARE))
-        {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            renamed => renamed?,
-        }
+        core.io
+            .disk(|disk| disk.rename(&file_name(oldest.ordinal), SPARE))?;
     }
     count(&core.counters.checkpoints, 1);
-    // The next one's space, while there is some; without it, growth is refused rather than this failed.
-    match grow_spare(core, bytes_for(core, replicas)).await {
-        Err(error) if !is_no_space(&error) => Err(error),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 async fn write_blocks(core: &Rc<Core>, file: FileId, ordinal: u64) -> io::Result<()> {

@@ -133,7 +133,7 @@ impl Core {
         let mut state = self.state.borrow_mut();
         match record {
             Record::Put { block, replica } => {
-                state.space.set_written(replica.place);
+                state.space.note_written(replica.place, replica.length);
                 if let Some(before) = state.index.insert(block, replica)
                     && before.place != replica.place
                 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::block::{BlockId, Origin};
 use crate::block_buffer::{BlockBuffer, FilledBlock};
-use crate::checkpoint::{ensure_spare, is_no_space};
+use crate::checkpoint::{ensure_room, is_no_space};
 use crate::core::{Core, Outcome, PutInFlight};
 use crate::device::{How, Op};
 use crate::error::{Error, Result};
@@ -261,7 +261,7 @@ async fn create(core: &Rc<Core>, class: Class, number: u16) -> Result<(), Outcom
         )
     };
     let doing = "making a segment";
-    ensure_spare(core, replicas)
+    ensure_room(core, replicas)
         .await
         .map_err(|error| refused(core, doing, &error))?;
     let name = file_name(number);

@@ -180,8 +180,11 @@ fn start(
     } else {
         lay_out(core, core.log.ring(), files)?;
         core.spawn(commit::run);
-        // Without this checkpoint the next opening would take the volume for a fresh one.
+    }
+    // A fresh volume has none, and the next opening would take it for fresh again.
+    while !core.checkpoints.is_rotating() {
         let written = block_on(core, checkpoint::write(core));
+        core.check_writable()?;
         written.map_err(|why| Error::NoSpace {
             length: 0,
             why: why.to_string(),
@@ -238,8 +241,8 @@ fn load_checkpoint(
         let name = checkpoint::file_name(ordinal);
         if kept.len() == 2 {
             // Left by a crash before it was made the spare.
-            disk.remove(&name)
-                .map_err(Error::io(format!("removing {name}")))?;
+            disk.rename(&name, checkpoint::SPARE)
+                .map_err(Error::io(format!("renaming {name}")))?;
             continue;
         }
         let content = disk.read(&name).map_err(Error::io(format!("reading {name}")))?;
@@ -381,7 +384,7 @@ fn recover(
             continue;
         };
         match block_on(core, verify(core, block, replica)) {
-            Ok(()) => core.state.borrow_mut().space.set_written(place),
+            Ok(()) => core.state.borrow_mut().space.note_written(place, replica.length),
             Err(ReadError::Trouble(error)) => {
                 return Err(Error::io(format!("verifying block {block}"))(error));
             }

@@ -191,6 +191,25 @@ struct World {
 #[derive(Clone)]
 pub(crate) struct SimDisk(Rc<RefCell<World>>);
 
+/// What one volume has of the disk.
+pub(crate) struct SimDevice(Rc<RefCell<World>>);
+
+impl Drop for SimDevice {
+    /// As in `Uring`: what is in flight ends, what is queued does not begin.
+    fn drop(&mut self) {
+        let world = &mut *self.0.borrow_mut();
+        if world.dead {
+            return;
+        }
+        for mut queued in std::mem::take(&mut world.queue) {
+            if world.rng.chance(500) && world.perform(&mut queued).is_none() {
+                world.queue.push(queued);
+                return;
+            }
+        }
+    }
+}
+
 impl SimDisk {
     pub(crate) fn new(seed: u64, capacity_bytes: u64) -> Self {
         Self(Rc::new(RefCell::new(World {
@@ -208,6 +227,11 @@ impl SimDisk {
             dead: false,
             flushes_device: true,
         })))
+    }
+
+    /// The disk for a volume to be opened on: one at a time.
+    pub(crate) fn device(&self) -> SimDevice {
+        SimDevice(self.0.clone())
     }
 
     pub(crate) fn set_faults(&self, faults: Faults) {
@@ -497,7 +521,7 @@ fn bad_file() -> io::Error {
     io::Error::from_raw_os_error(libc::EBADF)
 }
 
-impl Device for SimDisk {
+impl Device for SimDevice {
     fn submit(&mut self, token: u64, op: Op, done_bytes: usize) {
         let mut world = self.0.borrow_mut();
         world.clock += 1;
@@ -551,7 +575,7 @@ impl Device for SimDisk {
     fn drain_event(&mut self) {}
 }
 
-impl Files for SimDisk {
+impl Files for SimDevice {
     fn open(&mut self, name: &str, how: How) -> io::Result<(FileId, u64)> {
         let world = &mut *self.0.borrow_mut();
         world.check()?;

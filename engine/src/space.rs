@@ -289,9 +289,14 @@ impl Space {
             .is_some_and(|segment| segment.written.has(place.slot))
     }
 
-    pub(crate) fn set_written(&mut self, place: Place) {
+    /// Notes that a block of `length` in this slot is durable. Only a block that fills its slot leaves no page of
+    /// it unwritten for a longer one to come upon.
+    pub(crate) fn note_written(&mut self, place: Place, length: u32) {
         if let Some(segment) = self.segments.get_mut(&place.segment) {
-            segment.written.set(place.slot, true);
+            let own = Class::for_length(length as usize);
+            if own.written_bytes(length as usize) == segment.cut.class.slot_bytes() {
+                segment.written.set(place.slot, true);
+            }
         }
     }
 
