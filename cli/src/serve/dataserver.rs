@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blockyard_dataserver::{Config, Handle, start};
 use blockyard_wire::address::{DATASERVER_PORT, resolve};
@@ -17,6 +17,9 @@ use crate::{config, flags, output, runtime};
 
 /// Between two looks for a secret that the nameserver has yet to make.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
+
+/// How long a nameserver may take to start before its absence is worth a word.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs a dataserver until it is stopped.
 ///
@@ -117,6 +120,7 @@ fn listen(flags: &flags::Dataserver) -> Result<SocketAddr, Problem> {
 /// # Errors
 /// There is none, and the nameserver runs elsewhere.
 async fn users_secret(nameservers: &[String], volumes: &[PathBuf]) -> anyhow::Result<ClusterSecret> {
+    let started = Instant::now();
     let mut told = None;
     loop {
         let why = match config::user_secret(nameservers) {
@@ -127,11 +131,13 @@ async fn users_secret(nameservers: &[String], volumes: &[PathBuf]) -> anyhow::Re
             Err(problem) if !local(nameservers) => return Err(problem.into()),
             Err(problem) => problem,
         };
-        if told != Some(why.kind) {
+        // Servers that are started together need no message.
+        if started.elapsed() > PATIENCE && told != Some(why.kind) {
             let names = nameservers.join(", ");
+            let why_line = why.message.lines().next().unwrap_or_default();
             output::note(&format!(
                 "waiting for the nameserver {names}: {}",
-                output::safe(&why.message)
+                output::safe(why_line)
             ));
             told = Some(why.kind);
         }
