@@ -36,7 +36,8 @@ pub(crate) async fn drive(core: &Rc<Core>, waiter: impl CompletionWait) -> Resul
                 yield_now().await;
             }
         }
-        if core.state.borrow().closed && core.tasks.alive() == 0 && core.io.in_flight() == 0 {
+        // Closing shuts the disk last: until then it has its checkpoint to write, even when no task is alive.
+        if core.state.borrow().closed && core.io.is_broken() && core.tasks.alive() == 0 {
             return Ok(());
         }
         // Whatever completes from here on is signalled; what did before is found by one more look.
