@@ -120,6 +120,7 @@ impl<L: Log> Journal<L> {
     }
 
     /// Sequence of the last file begun.
+    #[cfg(test)]
     pub fn sequence(&self) -> u64 {
         self.sequence
     }

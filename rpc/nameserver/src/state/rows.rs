@@ -68,15 +68,18 @@ struct VersionRow {
     blocks: Vec<u64>,
 }
 
+/// Takes a chunk of rows: section, number of rows, their bytes.
+pub type Emit<'a, E> = dyn FnMut(Section, u32, &[u8]) -> std::result::Result<(), E> + 'a;
+
 /// Collects rows of one section into chunks.
-struct Writer<'a, E> {
+struct Writer<'a, 'e, E> {
     section: Section,
     rows: u32,
     bytes: Vec<u8>,
-    emit: &'a mut dyn FnMut(Section, u32, &[u8]) -> std::result::Result<(), E>,
+    emit: &'a mut Emit<'e, E>,
 }
 
-impl<E> Writer<'_, E> {
+impl<E> Writer<'_, '_, E> {
     fn row(&mut self, row: &impl Serialize) -> std::result::Result<(), E> {
         let bytes = std::mem::take(&mut self.bytes);
         self.bytes = postcard::to_extend(row, bytes).expect("rows have forms that postcard can write");
@@ -102,10 +105,7 @@ impl State {
     ///
     /// # Errors
     /// What `emit` gives.
-    pub fn write<E>(
-        &self,
-        emit: &mut dyn FnMut(Section, u32, &[u8]) -> std::result::Result<(), E>,
-    ) -> std::result::Result<(), E> {
+    pub fn write<E>(&self, emit: &mut Emit<'_, E>) -> std::result::Result<(), E> {
         macro_rules! section {
             ($section:ident, $rows:expr) => {
                 let mut writer = Writer {
@@ -143,6 +143,7 @@ impl State {
     }
 
     /// The state as one run of bytes: equal for equal states.
+    #[cfg(test)]
     pub fn bytes(&self) -> Vec<u8> {
         let mut all = Vec::new();
         let written: std::result::Result<(), std::convert::Infallible> =
