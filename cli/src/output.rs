@@ -172,16 +172,11 @@ impl JsonArray {
 }
 
 /// A table without lines, its header in capitals; columns whose header ends in `>` are set right.
-///
-/// On a terminal it fits the width; otherwise no line is ever broken.
 pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_content_arrangement(if to_terminal() {
-        ContentArrangement::Dynamic
-    } else {
-        ContentArrangement::Disabled
-    });
+    // A broken cell can't be copied; a terminal breaks lines that are too long by itself.
+    table.set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.map(|name| name.trim_end_matches('>')));
     for row in rows {
         table.add_row(row.map(|cell| safe(&cell).into_owned()));

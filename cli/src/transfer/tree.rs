@@ -64,7 +64,7 @@ impl Plan {
             self.skipped.push((local.to_owned(), "a socket"));
             return;
         }
-        let size_bytes = meta.is_file().then(|| meta.len());
+        let size_bytes = meta.is_file().then_some(meta.len());
         self.items.push(Item {
             local: Some(local.to_owned()),
             remote,
