@@ -1,0 +1,107 @@
+//! The target of a request: its path and query decoded once. What names are allowed is the namespace's matter.
+
+use percent_encoding::percent_decode_str;
+
+use blockyard_wire::{Problem, Result};
+
+/// Percent-decodes a file's path out of a URL's path, once.
+///
+/// An encoded slash is refused: whether it separates or belongs to a name differs from one program to the
+/// next, and such differences get files out of places they should not get out of.
+pub(crate) fn file_path(raw: &str) -> Result<String> {
+    let lower = raw.to_ascii_lowercase();
+    if lower.contains("%2f") {
+        return Err(Problem::invalid(
+            "a slash in a path must be sent as it is, not as %2F",
+        ));
+    }
+    let decoded = percent_decode_str(raw)
+        .decode_utf8()
+        .map_err(|_| Problem::invalid("a path must be UTF-8"))?;
+    Ok(format!("/{}", decoded.trim_start_matches('/')))
+}
+
+/// The parameters of a query.
+#[derive(Debug)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads `a=b&c=d`, percent-encoded with `+` for a space.
+    pub(crate) fn parse(raw: Option<&str>) -> Result<Self> {
+        let decode = |text: &str| {
+            let spaced = text.replace('+', " ");
+            percent_decode_str(&spaced)
+                .decode_utf8()
+                .map(|text| text.into_owned())
+                .map_err(|_| Problem::invalid("a query must be UTF-8"))
+        };
+        raw.unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                Ok((decode(name)?, decode(value)?))
+            })
+            .collect::<Result<_>>()
+            .map(Self)
+    }
+
+    /// The first value of `name`.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(given, _)| given == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// A number, `default` when absent, at most `max`.
+    pub(crate) fn number(&self, name: &str, default: u32, max: u32) -> Result<u32> {
+        match self.get(name) {
+            None | Some("") => Ok(default),
+            Some(text) => match text.parse::<u32>() {
+                Ok(number) => Ok(number.min(max)),
+                Err(_) => Err(Problem::invalid(format!("'{name}' must be a number"))),
+            },
+        }
+    }
+
+    /// A switch: present, `1` or `true` is on.
+    pub(crate) fn switch(&self, name: &str) -> Result<bool> {
+        match self.get(name) {
+            None | Some("0" | "false") => Ok(false),
+            Some("" | "1" | "true") => Ok(true),
+            Some(_) => Err(Problem::invalid(format!("'{name}' must be true or false"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_decoded_once() {
+        assert_eq!(file_path("a%20b/c").unwrap(), "/a b/c");
+        assert_eq!(file_path("a%252Fb").unwrap(), "/a%2Fb");
+        assert_eq!(file_path("%3Cimg%3E").unwrap(), "/<img>");
+        assert_eq!(file_path("").unwrap(), "/");
+        for bad in ["a%2Fb", "..%2f..%2fetc", "%ff"] {
+            assert!(file_path(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn queries() {
+        let query = Query::parse(Some("path=%2Fa+b&limit=7&overwrite&after=a%26b")).unwrap();
+        assert_eq!(query.get("path"), Some("/a b"));
+        assert_eq!(query.get("after"), Some("a&b"));
+        assert_eq!(query.number("limit", 100, 1000), Ok(7));
+        assert_eq!(query.number("limit", 100, 5), Ok(5));
+        assert_eq!(query.number("from", 100, 1000), Ok(100));
+        assert_eq!(query.switch("overwrite"), Ok(true));
+        assert_eq!(query.switch("recursive"), Ok(false));
+        assert!(query.number("path", 1, 2).is_err());
+        assert!(query.switch("after").is_err());
+        assert!(Query::parse(Some("a=%ff")).is_err());
+    }
+}
