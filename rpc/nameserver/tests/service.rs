@@ -386,11 +386,11 @@ fn a_commit_waits_for_live_replicas_and_avoided_volumes_are_avoided() {
             .await
             .unwrap_err();
         assert_eq!(problem.kind, ProblemKind::Retry);
+        nodes[1].refuses_copies.set(true);
         client
             .add(lease, &[write(&[&one, &two], &block, version, 0, b"x")])
             .await
             .unwrap();
-        nodes[1].refuses_copies.set(true);
         until("repair would help, but is refused", async || {
             (client.status().await.unwrap().under_replicated_blocks == 1).then_some(())
         })
