@@ -86,32 +86,33 @@ pub(crate) struct Faults {
     pub(crate) plans: Vec<Plan>,
 }
 
-/// Pages that were ever written; the others are zeros.
+/// Pages that were ever written; the others are zeros. Images share those in which they agree.
 #[derive(Clone, Default)]
-struct Pages(BTreeMap<u64, Box<[u8; PAGE_BYTES]>>);
+struct Pages(BTreeMap<u64, Rc<[u8; PAGE_BYTES]>>);
 
 impl Pages {
-    /// Whole sectors.
-    fn write(&mut self, offset_bytes: u64, bytes: &[u8]) {
-        for (at, sector) in bytes.chunks(SECTOR_BYTES).enumerate() {
-            let at_bytes = offset_bytes + (at * SECTOR_BYTES) as u64;
+    fn write(&mut self, mut offset_bytes: u64, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let within = (offset_bytes % PAGE_BYTES as u64) as usize;
+            let (now, rest) = bytes.split_at(bytes.len().min(PAGE_BYTES - within));
             let page = self
                 .0
-                .entry(at_bytes / PAGE_BYTES as u64)
-                .or_insert_with(|| Box::new([0; PAGE_BYTES]));
-            let within = (at_bytes % PAGE_BYTES as u64) as usize;
-            page[within..within + sector.len()].copy_from_slice(sector);
+                .entry(offset_bytes / PAGE_BYTES as u64)
+                .or_insert_with(|| Rc::new([0; PAGE_BYTES]));
+            Rc::make_mut(page)[within..within + now.len()].copy_from_slice(now);
+            (offset_bytes, bytes) = (offset_bytes + now.len() as u64, rest);
         }
     }
 
-    fn read(&self, offset_bytes: u64, into: &mut [u8]) {
-        for (at, sector) in into.chunks_mut(SECTOR_BYTES).enumerate() {
-            let at_bytes = offset_bytes + (at * SECTOR_BYTES) as u64;
-            let within = (at_bytes % PAGE_BYTES as u64) as usize;
-            match self.0.get(&(at_bytes / PAGE_BYTES as u64)) {
-                Some(page) => sector.copy_from_slice(&page[within..within + sector.len()]),
-                None => sector.fill(0),
+    fn read(&self, mut offset_bytes: u64, mut into: &mut [u8]) {
+        while !into.is_empty() {
+            let within = (offset_bytes % PAGE_BYTES as u64) as usize;
+            let (now, rest) = into.split_at_mut(into.len().min(PAGE_BYTES - within));
+            match self.0.get(&(offset_bytes / PAGE_BYTES as u64)) {
+                Some(page) => now.copy_from_slice(&page[within..within + now.len()]),
+                None => now.fill(0),
             }
+            (offset_bytes, into) = (offset_bytes + now.len() as u64, rest);
         }
     }
 }
