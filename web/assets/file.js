@@ -28,7 +28,7 @@ function facts(file) {
     ["Blocks", count(file.blocks), `${file.replication} replicas wanted of each`],
     ["CRC32C", h("span", { class: "mono" }, file.crc32c), `version ${file.version}`],
     ["Modified", h("small", {}, when(file.modified_unix_ms)), `created ${when(file.created_unix_ms)}`],
-    ["Type", h("small", {}, file.content_type || "by its name"), null],
+    ["Type", h("small", {}, file.content_type || "told by its name"), null],
   ];
   return h("dl", { class: "tiles" }, tiles.map(([title, value, note]) =>
     h("div", { class: "tile" }, h("dt", {}, title), h("dd", {}, value, note ? h("small", {}, note) : null))));
@@ -84,7 +84,7 @@ export function file(root, path) {
       h("div", { class: "head" }, crumbs(file.path, true),
         h("button", { "data-key": "rename", onclick: async () => { const to = await renameEntry(file); if (to) location.hash = `#/file/${api.encodePath(to)}`; } }, "Rename"),
         h("button", { class: "danger", "data-key": "remove", onclick: async () => { if (await removeEntry(file)) location.hash = `#/files/${api.encodePath(api.parent(file.path))}`; } }, "Delete"),
-        h("a", { class: "button", "data-key": "get", href: api.contentUrl(file.path), download: file.name }, "Download")),
+        h("a", { class: "button primary", "data-key": "get", href: api.contentUrl(file.path), download: file.name }, "Download")),
       facts(file),
       h("h2", {}, "Where its blocks are"),
       blocks.length ? distribution(file, blocks) : null,

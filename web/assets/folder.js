@@ -10,7 +10,7 @@ const PAGE = 100;
 // The way from the root, each part a link.
 export function crumbs(path, isFile) {
   const parts = path.split("/").filter(Boolean);
-  const links = [h("a", { href: "#/files/" }, "Files")];
+  const links = [parts.length ? h("a", { href: "#/files/" }, "Files") : h("span", {}, "Files")];
   parts.forEach((part, at) => {
     const last = at === parts.length - 1;
     links.push(h("span", { class: "sep", "aria-hidden": "true" }, "/"));
@@ -51,7 +51,7 @@ export function folder(root, path) {
   function row(entry) {
     const target = `#/${entry.directory ? "files" : "file"}/${api.encodePath(entry.path)}`;
     return h("tr", {},
-      h("td", { class: "name" }, h("span", { class: "kind", "aria-hidden": "true" }, entry.directory ? "📁" : "📄"),
+      h("td", { class: "name" }, h("img", { class: "kind", alt: "", src: entry.directory ? "/assets/folder.svg" : "/assets/page.svg" }),
         h("a", { href: target, "data-key": `name ${entry.name}` }, entry.name, entry.directory ? "/" : "")),
       h("td", { class: "num" }, entry.directory ? plural(entry.children, "entry", "entries") : bytes(entry.size)),
       h("td", { class: "time" }, when(entry.modified_unix_ms)),

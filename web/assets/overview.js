@@ -9,11 +9,9 @@ function tile(title, value, note, wide) {
 
 function health({ health }) {
   const [tone, sign] = look(health.level);
-  const why = health.reasons.map((reason) => reason.text);
   return h("section", { class: `health ${tone}`, "aria-label": "Health" },
     h("span", { class: "sign", "aria-hidden": "true" }, sign),
-    h("div", {}, h("h1", {}, health.sentence),
-      why.length > 1 ? h("p", {}, `${plural(why.length, "reason")}, the worst first.`) : null));
+    h("h1", {}, health.sentence));
 }
 
 function figures(status) {
@@ -28,7 +26,7 @@ function figures(status) {
     tile("Unreadable blocks", count(status.missing_blocks), plural(status.corrupt_replicas, "damaged replica")),
     tile("Uploads now", count(status.uploads), plural(status.pending_deletes, "deletion queued", "deletions queued")),
     tile("Nameserver", h("span", { class: "mono" }, status.address), `version ${status.version} · up ${duration(status.uptime_ms)}`, true),
-    tile("Cluster", h("span", { class: "mono" }, status.cluster.slice(0, 8)), `epoch ${count(status.epoch)} · journal ${bytes(status.journal_bytes)}`),
+    tile("Cluster", h("span", { class: "mono" }, status.cluster.slice(0, 8)), `epoch ${count(status.epoch)} · journal ${bytes(status.journal_bytes)}`, true),
   ];
   return h("dl", { class: "tiles" }, tiles);
 }

@@ -27,6 +27,8 @@ const ASSETS: &[Asset] = assets![
     "index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
+    "folder.svg": "image/svg+xml",
+    "page.svg": "image/svg+xml",
     "app.js": "text/javascript; charset=utf-8",
     "api.js": "text/javascript; charset=utf-8",
     "dom.js": "text/javascript; charset=utf-8",
