@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use blockyard_dataserver::{Config, Handle, start};
+use blockyard_dataserver::{Config, Error, Handle, start};
 use blockyard_wire::address::{DATASERVER_PORT, resolve};
 use blockyard_wire::control;
 use blockyard_wire::frame::Role;
 use blockyard_wire::secret::ClusterSecret;
 use blockyard_wire::{Problem, ProblemKind};
 
-use super::until_stopped;
+use super::{ports, until_stopped};
 use crate::signals::Signals;
 use crate::{config, flags, output, runtime};
 
@@ -34,7 +34,7 @@ pub fn dataserver(flags: flags::Dataserver) -> anyhow::Result<()> {
             () = signals.next() => return Ok(()),
         };
         let nameservers = config.nameservers.join(", ");
-        let handle = begin(config)?;
+        let handle = begin(config).await?;
         tell(&handle, &nameservers)?;
         until_stopped(signals, std::future::pending::<()>(), move || {
             handle.stop();
@@ -48,8 +48,9 @@ pub fn dataserver(flags: flags::Dataserver) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// As the dataserver's `start`.
-pub(super) fn begin(config: Config) -> Result<Handle, Problem> {
-    start(config).map_err(|error| Problem::new(error.kind(), error.to_string()).context("dataserver"))
+pub(super) async fn begin(config: Config) -> Result<Handle, Problem> {
+    let problem = |error: Error| Problem::new(error.kind(), error.to_string()).context("dataserver");
+    ports::patiently(|| start(config.clone()).map_err(problem)).await
 }
 
 fn tell(handle: &Handle, nameservers: &str) -> std::io::Result<()> {

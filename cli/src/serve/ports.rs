@@ -2,8 +2,30 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 use blockyard_wire::{Problem, ProblemKind};
+
+/// How long a port or folder may still be held by a process that has just been killed: the kernel takes an
+/// io_uring with its sockets down in the background, after the process is gone.
+const AFTERLIFE: Duration = Duration::from_secs(3);
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// Tries again for a while what fails because something is taken.
+///
+/// # Errors
+/// That of the last attempt.
+pub async fn patiently<T>(mut attempt: impl FnMut() -> Result<T, Problem>) -> Result<T, Problem> {
+    let started = Instant::now();
+    loop {
+        match attempt() {
+            Err(problem) if problem.kind == ProblemKind::Exists && started.elapsed() < AFTERLIFE => {
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
 
 /// A listener that is wanted.
 pub struct Wanted {
@@ -73,6 +95,22 @@ fn refusal(want: &Wanted, error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_freed_soon_is_waited_for() {
+        let mut left = 3;
+        let tried = patiently(|| {
+            left -= 1;
+            if left > 0 {
+                Err(Problem::new(ProblemKind::Exists, "taken"))
+            } else {
+                Ok(left)
+            }
+        });
+        assert_eq!(tried.await, Ok(0));
+        let refused = patiently(|| Err::<(), _>(Problem::invalid("wrong")));
+        assert_eq!(refused.await.unwrap_err().kind, ProblemKind::Invalid);
+    }
 
     #[test]
     fn every_taken_port_is_told_with_its_flag() {

@@ -28,7 +28,6 @@ pub fn up(flags: flags::Up) -> anyhow::Result<()> {
     let secret = config::given_secret(&flags.secret)?;
     closed_by_default(SocketAddr::new(host, flags.port), secret.is_some())?;
     let places = places(&flags, host)?;
-    ports::check(&places)?;
     let dir = match &flags.dir {
         Some(dir) => dir.clone(),
         None => config::data_dir()?,
@@ -49,6 +48,7 @@ pub fn up(flags: flags::Up) -> anyhow::Result<()> {
     };
     runtime()?.block_on(async {
         let signals = Signals::catch()?;
+        ports::patiently(|| ports::check(&places)).await?;
         let secret_given = secret.is_some();
         let web = SocketAddr::new(host, flags.web_port);
         let web = nameserver::listen_for_page(web, secret_given, "--web-port")?;
@@ -72,7 +72,7 @@ pub fn up(flags: flags::Up) -> anyhow::Result<()> {
                 secret_given,
                 ..config
             };
-            servers.push(dataserver::begin(config)?);
+            servers.push(dataserver::begin(config).await?);
         }
         output::line(greeting(&dir, address, page, capacity, &servers))?;
         until_stopped(signals, ended, move || {
