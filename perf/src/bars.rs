@@ -1,6 +1,6 @@
 //! What Blockyard must show: limits derived from the machine's, and the bars set against them.
 
-use crate::report::{Report, Row};
+use crate::report::{Report, Row, number};
 
 /// The fewest flushes a block can honestly take: each volume's flush covers at most the blocks in flight.
 pub(crate) fn flushes_floor(replicas: u32, blocks_in_flight: u32) -> f64 {
@@ -95,7 +95,7 @@ fn hold(bar: &Bar, row: &Row) -> Judged {
                         row.value, row.unit
                     )
                 }
-                _ => format!("{:.4} {}, no limit measured", row.value, row.unit),
+                _ => format!("{} {}, no limit measured", number(row.value), row.unit),
             },
             wanted: format!("at least {least:.2}"),
             met: row.ratio.map(|ratio| ratio >= least),

@@ -38,6 +38,9 @@ pub struct Flags {
     /// The `blockyard` binary to measure [default: built by cargo, or the one beside this binary].
     #[arg(long, value_name = "PATH", env = "BLOCKYARD_BIN", hide_env_values = true)]
     pub blockyard: Option<PathBuf>,
+    /// Show every row in the table: CPU by process, the far percentiles, and the rest of what --json gets.
+    #[arg(long)]
+    pub all: bool,
     /// Exit with 3 when a bar is missed.
     #[arg(long)]
     pub strict: bool,

@@ -67,7 +67,7 @@ pub fn run(flags: &Flags) -> Result<Verdict> {
             break;
         }
     }
-    print!("{}", context.report.table());
+    print!("{}", context.report.table(flags.all));
     let verdicts = bars::judge(&context.report);
     print!("{}", bars::summary(&verdicts));
     if let Some(path) = &flags.json {

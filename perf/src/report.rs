@@ -36,6 +36,19 @@ pub(crate) struct Row {
     pub rounds: Option<usize>,
 }
 
+impl Row {
+    /// Whether the row is left out of the short table.
+    fn is_detail(&self) -> bool {
+        let metric = self.metric.as_str();
+        let detail = metric.starts_with("cpu of ")
+            || metric.starts_with("flushes by ")
+            || metric.ends_with("p99.9")
+            || metric.ends_with("max")
+            || metric == "operations";
+        detail || (self.case.starts_with("limit: ") && !matches!(metric, "throughput" | "cpu"))
+    }
+}
+
 /// The figures of one case over its rounds.
 #[derive(Clone, Debug)]
 pub(crate) struct Series {
@@ -145,8 +158,8 @@ impl Report {
             .find(|row| row.scenario == scenario && row.case == case && row.metric == metric)
     }
 
-    /// The rows as a table, with the notes below.
-    pub(crate) fn table(&self) -> String {
+    /// The rows as a table, with the notes below; without `all`, those that a first look can spare stay out.
+    pub(crate) fn table(&self, all: bool) -> String {
         let mut table = Table::new();
         table.load_style(UTF8_BORDERS_ONLY);
         let head = [
@@ -165,7 +178,7 @@ impl Report {
                 .map(|(index, name)| aligned(index, (*name).to_owned())),
         );
         let mut before = ("", "");
-        for row in &self.rows {
+        for row in self.rows.iter().filter(|row| all || !row.is_detail()) {
             let now = (row.scenario.as_str(), row.case.as_str());
             let range = match (row.low, row.high, row.rounds) {
                 (Some(low), Some(high), Some(2..)) => format!("{} – {}", number(low), number(high)),
@@ -228,7 +241,7 @@ fn aligned(column: usize, text: String) -> Cell {
 }
 
 /// Three digits that count, and no more.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
@@ -275,9 +288,19 @@ mod tests {
 
     #[test]
     fn table_and_notes() {
-        let text = sample().table();
+        let text = sample().table(false);
         assert!(text.contains("throughput") && text.contains("400 – 600") && text.contains("0.50"));
         assert_eq!(text.matches("said once").count(), 1);
+    }
+
+    #[test]
+    fn details_are_in_the_long_table_only() {
+        let mut series = Series::new("cluster", "upload");
+        series.add("latency p99.9", "ms", 1.0);
+        let mut report = sample();
+        report.series(&series);
+        assert!(!report.table(false).contains("p99.9"));
+        assert!(report.table(true).contains("p99.9"));
     }
 
     #[test]

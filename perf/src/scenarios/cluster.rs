@@ -84,10 +84,9 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
             context.say(format_args!("round {round} of {}", rounds - 1));
             measure_round(context, &nodes, &pool, &mut limits, &mut cases, round).await?;
         }
+        finish(context, &limits, &mut cases);
         memory_rows(context, &nodes)
-    })?;
-    finish(context, &limits, &mut cases);
-    Ok(())
+    })
 }
 
 /// One round: every limit and every case once, the limits in between. Round 0 warms up, and compares every byte.
