@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { h, look, replace, trouble } from "./dom.js";
 import { overview } from "./overview.js";
+import { server } from "./server.js";
 import { volume } from "./volume.js";
 import { folder } from "./folder.js";
 import { file } from "./file.js";
@@ -10,7 +11,7 @@ import { file } from "./file.js";
 const POLL_MS = 2000;
 
 // Each takes (root, argument) and returns {update(status)?, refresh()?, stop()?}.
-const views = { "": overview, files: folder, file, volume };
+const views = { "": overview, files: folder, file, server, volume };
 
 const root = document.getElementById("view");
 const pulse = document.getElementById("pulse");

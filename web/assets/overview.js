@@ -46,7 +46,7 @@ function volume(volume) {
 function server(server) {
   const facts = [server.host, server.zone && `zone ${server.zone}`, `version ${server.version}`, `heard ${ago(server.since_heartbeat_ms)}`];
   return h("article", { class: "card" },
-    h("header", {}, h("h3", { class: "mono" }, server.address), badge(server.state)),
+    h("header", {}, h("h3", { class: "mono" }, h("a", { href: `#/server/${server.address}`, "data-key": server.address, title: "See the blocks it holds" }, server.address)), badge(server.state)),
     h("p", { class: "sub" }, facts.filter(Boolean).join(" · ")),
     server.volumes.map(volume));
 }

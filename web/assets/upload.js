@@ -95,9 +95,12 @@ function draw(job, note, { share, action, bad } = {}) {
 }
 
 async function run(job) {
+  let cancelled = false;
+  draw(job, "checking", { action: { label: "Cancel", run: () => { cancelled = true; dismiss(job); } } });
   // Asked before the first byte, because a refusal in mid-upload costs all that was sent.
   if (!job.overwrite) {
     const existing = await get("file", { path: job.path, limit: 0 }).catch(() => null);
+    if (cancelled) return;
     if (existing) {
       const text = `${job.path} exists already (${bytes(existing.size)}).`;
       if (!await ask({ title: "Replace the file?", text, yes: "Replace", danger: true })) return dismiss(job);

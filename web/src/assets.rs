@@ -34,6 +34,7 @@ const ASSETS: &[Asset] = assets![
     "dom.js": "text/javascript; charset=utf-8",
     "format.js": "text/javascript; charset=utf-8",
     "overview.js": "text/javascript; charset=utf-8",
+    "server.js": "text/javascript; charset=utf-8",
     "volume.js": "text/javascript; charset=utf-8",
     "folder.js": "text/javascript; charset=utf-8",
     "file.js": "text/javascript; charset=utf-8",

@@ -36,7 +36,7 @@ const FILE_NAME: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// A file, or the range of it that was asked for.
-pub(crate) async fn file(page: &Page, path: &str, headers: &HeaderMap) -> Result<Answered> {
+pub(crate) async fn file(page: &Page, path: &str, headers: &HeaderMap, head: bool) -> Result<Answered> {
     let (file, _) = page.backend.lookup(path, 0, 0)?;
     if file.directory {
         return Err(Problem::invalid(format!(
@@ -52,12 +52,12 @@ pub(crate) async fn file(page: &Page, path: &str, headers: &HeaderMap) -> Result
         Verdict::Proceed => match conditions::range(headers, file.size_bytes, &tag) {
             Wanted::Unsatisfiable => unsatisfiable(&file),
             Wanted::Whole => {
-                let body = body(page, &file, 0..file.size_bytes).await?;
+                let body = body(page, &file, 0..file.size_bytes, head).await?;
                 respond(StatusCode::OK, &content_type, body)
             }
             Wanted::Part(range) => {
                 let part = format!("bytes {}-{}/{}", range.start, range.end - 1, file.size_bytes);
-                let body = body(page, &file, range).await?;
+                let body = body(page, &file, range, head).await?;
                 let mut response = respond(StatusCode::PARTIAL_CONTENT, &content_type, body);
                 insert(&mut response, header::CONTENT_RANGE, &part);
                 response
@@ -78,10 +78,9 @@ pub(crate) async fn file(page: &Page, path: &str, headers: &HeaderMap) -> Result
 }
 
 /// One block.
-pub(crate) async fn block(page: &Page, id: &str, headers: &HeaderMap) -> Result<Answered> {
+pub(crate) async fn block(page: &Page, id: &str, headers: &HeaderMap, head: bool) -> Result<Answered> {
     let id = block_id(id)?;
     let located = page.backend.locate(id)?;
-    let length = located.info.length;
     // A block never changes under its id.
     let tag = format!("\"{id}\"");
     let mut response = if conditions::judge(headers, Some(&tag), true) == Verdict::NotModified {
@@ -90,15 +89,23 @@ pub(crate) async fn block(page: &Page, id: &str, headers: &HeaderMap) -> Result<
             "application/octet-stream",
             Body::empty(),
         )
+    } else if head {
+        let length = u64::from(located.info.length);
+        let body = Body::Stream(Box::pin(stream::empty()), length);
+        respond(StatusCode::OK, "application/octet-stream", body)
     } else {
         let permit = page.download_turn().await?;
-        let read = page.backend.read_block(located.info);
+        let data = page.backend.read_block(located.info).await?;
+        let length = data.len() as u64;
         let pieces = stream::once(async move {
-            let _permit = permit;
-            read.await.map_err(io::Error::other)
+            let _held_until_sent = permit;
+            Ok(data)
         });
-        let body = Body::Stream(Box::pin(pieces), u64::from(length));
-        respond(StatusCode::OK, "application/octet-stream", body)
+        respond(
+            StatusCode::OK,
+            "application/octet-stream",
+            Body::Stream(Box::pin(pieces), length),
+        )
     };
     let name = format!("{id}.block");
     insert(&mut response, header::ETAG, &tag);
@@ -121,35 +128,42 @@ fn unsatisfiable(file: &FileInfo) -> Answered {
     response
 }
 
-async fn body(page: &Page, file: &FileInfo, range: Range<u64>) -> Result<Body> {
+/// The bytes of `range`. The first of them are there when this returns, so that a file that can't be read is
+/// an answer of its own and not a download that breaks off; for a HEAD only their number is told.
+async fn body(page: &Page, file: &FileInfo, range: Range<u64>, head: bool) -> Result<Body> {
     if range.is_empty() {
         return Ok(Body::empty());
     }
-    let permit = page.download_turn().await?;
     let length = range.end - range.start;
+    if head {
+        return Ok(Body::Stream(Box::pin(stream::empty()), length));
+    }
+    let permit = page.download_turn().await?;
     let backend = page.backend.clone();
-    let pieces = cuts(backend.clone(), file, range)
-        .map_ok(move |(block, cut)| {
-            let read = backend.read_block(block);
-            async move {
-                let data = read.await?;
-                if data.len() < cut.end {
-                    return Err(Problem::new(
-                        ProblemKind::Corrupt,
-                        "a block is shorter than it should be",
-                    ));
+    let mut pieces = Box::pin(
+        cuts(backend.clone(), file, range)
+            .map_ok(move |(block, cut)| {
+                let read = backend.read_block(block);
+                async move {
+                    let data = read.await?;
+                    if data.len() < cut.end {
+                        let short = "a block is shorter than it should be";
+                        return Err(Problem::new(ProblemKind::Corrupt, short));
+                    }
+                    Ok(data.slice(cut))
                 }
-                Ok(data.slice(cut))
-            }
-        })
-        .try_buffered(BLOCKS_AHEAD)
-        .map(move |piece: Result<Bytes>| {
-            let _held_until_the_end = &permit;
-            piece.map_err(|problem| {
-                tracing::warn!(%problem, "a download breaks off");
-                io::Error::other(problem)
             })
-        });
+            .try_buffered(BLOCKS_AHEAD),
+    );
+    let first = pieces.try_next().await?;
+    let first = stream::iter(first.map(Ok));
+    let pieces = first.chain(pieces).map(move |piece: Result<Bytes>| {
+        let _held_until_the_end = &permit;
+        piece.map_err(|problem| {
+            tracing::warn!(%problem, "a download breaks off");
+            io::Error::other(problem)
+        })
+    });
     Ok(Body::Stream(Box::pin(pieces), length))
 }
 

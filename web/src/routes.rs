@@ -88,6 +88,7 @@ async fn route(page: &Rc<Page>, asked: Asked) -> Result<Answered> {
     let path = asked.uri().path().to_owned();
     let query = Query::parse(asked.uri().query())?;
     // A HEAD is answered as a GET whose body is then left out.
+    let head = asked.method() == Method::HEAD;
     let method = match asked.method() {
         &Method::HEAD => Method::GET,
         method => method.clone(),
@@ -117,12 +118,12 @@ async fn route(page: &Rc<Page>, asked: Asked) -> Result<Answered> {
         ("status" | "servers" | "files" | "file" | "block" | "volumes", _) if !get => {
             Ok(not_allowed("GET, HEAD"))
         }
-        ("blocks", id) if get => content::block(page, id, asked.headers()).await,
+        ("blocks", id) if get => content::block(page, id, asked.headers(), head).await,
         ("blocks", _) => Ok(not_allowed("GET, HEAD")),
         ("content", rest) => {
             let file = file_path(rest)?;
             match method {
-                Method::GET => content::file(page, &file, asked.headers()).await,
+                Method::GET => content::file(page, &file, asked.headers(), head).await,
                 Method::PUT => upload::put(page, &file, &query, asked).await,
                 Method::POST => upload::form(page, &file, &query, asked).await,
                 Method::DELETE => change::remove(page, &file, &query, asked.headers()).await,

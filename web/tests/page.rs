@@ -121,6 +121,12 @@ fn views_show_servers_files_and_blocks_and_names_as_text() {
     assert!(held.contains(MARKUP_AS_TEXT) && !held.contains(MARKUP), "{held}");
     assert!(held.contains("/backup.tar") && held.contains("These are all."));
 
+    let server = dom("server/127.0.0.1:9102");
+    assert!(
+        server.contains("/srv/blockyard/volume2") && server.contains("/backup.tar"),
+        "{server}"
+    );
+
     let missing = dom("file/no/such");
     assert!(missing.contains("there is no /no/such"), "{missing}");
     let unheard = dom("volume/ffffffffffffffffffffffffffffffff");
@@ -152,6 +158,7 @@ fn views_can_be_pictured() {
         ("files", "files/".to_owned()),
         ("file", "file/backup.tar".to_owned()),
         ("volume", format!("volume/{}", volume(1))),
+        ("server", "server/127.0.0.1:9103".to_owned()),
     ];
     for (name, view) in views {
         for (theme, size, dark) in [

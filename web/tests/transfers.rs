@@ -155,6 +155,33 @@ fn single_blocks() {
 }
 
 #[test]
+fn what_cannot_be_read_says_so_or_breaks_off() {
+    let page = Served::start(|fake| {
+        fake.store("/lost", &data(3000), "");
+        fake.store("/breaks", &data(20_000), "");
+    });
+    let lost = page.get("/api/v1/content/lost");
+    assert_eq!((lost.status, &lost.json()["kind"]), (503, &"retry".into()));
+    assert_eq!(lost.header("retry-after"), "2");
+    let id = page.get("/api/v1/file?path=/lost").json()["block_list"][0]["id"].to_string();
+    assert_eq!(
+        page.get(&format!("/api/v1/blocks/{}", id.trim_matches('"')))
+            .status,
+        503
+    );
+    let request = format!(
+        "GET /api/v1/content/breaks HTTP/1.1\r\nhost: {}\r\n\r\n",
+        page.address
+    );
+    let breaks = page.raw(request.as_bytes(), true);
+    assert!(
+        breaks.is_none_or(|reply| !reply.whole),
+        "never a shorter file that looks whole"
+    );
+    assert_eq!(ranged(&page, "breaks", "bytes=0-5999").body, data(20_000)[..6000]);
+}
+
+#[test]
 fn uploads_and_what_stands_in_their_way() {
     let page = filled();
     let body = data(300_000);

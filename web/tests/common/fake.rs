@@ -287,14 +287,19 @@ impl Backend for Fake {
         })
     }
 
+    /// Blocks of files whose names begin with `lost` can't be read, those of `breaks` only at first.
     fn read_block(&self, block: BlockInfo) -> Answer<Bytes> {
         let all = self.0.borrow().all_blocks();
         let found = all.into_iter().find(|(info, ..)| info.block == block.block);
-        answer(
-            found
-                .map(|(.., data)| data)
-                .ok_or_else(|| Problem::new(ProblemKind::Gone, "gone")),
-        )
+        answer(match found {
+            None => Err(Problem::new(ProblemKind::Gone, "gone")),
+            Some((info, path, _))
+                if path.starts_with("/lost") || path.starts_with("/breaks") && info.index > 5 =>
+            {
+                Err(Problem::retry("no server that has this block answers"))
+            }
+            Some((.., data)) => Ok(data),
+        })
     }
 
     fn upload(&self, upload: Upload, mut body: BodyReader) -> Answer<Uploaded> {
