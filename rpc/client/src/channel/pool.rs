@@ -15,12 +15,15 @@ use super::connection::Channel;
 use super::{Cause, Trouble};
 use crate::options::Options;
 
+/// Addresses that are remembered; past that, those without a connection are forgotten.
+const PLACES_MAX: usize = 1024;
+
 /// All data connections.
 pub struct Channels {
     secret: ClusterSecret,
     cluster: ClusterId,
     connect_timeout: Duration,
-    /// As many as there are volumes: the nameserver names them.
+    /// As many as there are volumes in use: the nameserver names them.
     places: RefCell<HashMap<String, Rc<Place>>>,
 }
 
@@ -53,12 +56,7 @@ impl Channels {
     /// # Errors
     /// `Lost` when it can't be reached, `Refused` when it won't have us.
     pub async fn get(&self, address: &str) -> Result<Opened, Trouble> {
-        let place = self
-            .places
-            .borrow_mut()
-            .entry(address.to_owned())
-            .or_default()
-            .clone();
+        let place = self.place(address);
         if let Some(channel) = place.usable() {
             return Ok(Opened {
                 channel,
@@ -95,6 +93,20 @@ impl Channels {
             channel,
             reused: false,
         })
+    }
+}
+
+impl Channels {
+    fn place(&self, address: &str) -> Rc<Place> {
+        let mut places = self.places.borrow_mut();
+        if let Some(place) = places.get(address) {
+            return place.clone();
+        }
+        if places.len() >= PLACES_MAX {
+            // Volumes come back under other ports; whoever is connecting holds on to the place.
+            places.retain(|_, place| Rc::strong_count(place) > 1 || place.usable().is_some());
+        }
+        places.entry(address.to_owned()).or_default().clone()
     }
 }
 
