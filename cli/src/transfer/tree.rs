@@ -1,5 +1,6 @@
 //! What there is to upload: files as named, and folders walked without running in circles.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use blockyard_wire::Problem;
 
-use crate::remote::Remote;
+use crate::remote::{Remote, parent};
 
 /// A file to upload.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub struct Item {
 pub struct Plan {
     /// Files.
     pub items: Vec<Item>,
-    /// Folders that must exist though they may hold nothing.
+    /// Folders found.
     pub folders: Vec<String>,
     /// What is left out, and why.
     pub skipped: Vec<(PathBuf, &'static str)>,
@@ -38,6 +39,21 @@ impl Plan {
     /// Bytes of all files, unless one's are unknown.
     pub fn total_bytes(&self) -> Option<u64> {
         self.items.iter().map(|item| item.size_bytes).sum()
+    }
+
+    /// The folders that hold nothing to upload: all others are made with their files.
+    pub fn empty_folders(&self) -> impl Iterator<Item = &str> {
+        let mut filled = HashSet::from(["/"]);
+        for item in &self.items {
+            let mut folder = parent(&item.remote);
+            while filled.insert(folder) {
+                folder = parent(folder);
+            }
+        }
+        self.folders
+            .iter()
+            .map(String::as_str)
+            .filter(move |folder| !filled.contains(folder))
     }
 
     /// Adds one file or folder as `remote`.
@@ -180,6 +196,7 @@ mod tests {
         let remotes: Vec<&str> = plan.items.iter().map(|item| item.remote.as_str()).collect();
         assert_eq!(remotes, ["/r/a", "/r/deep/b", "/r/deep/link"]);
         assert_eq!(plan.folders, ["/r", "/r/deep", "/r/deep/empty"]);
+        assert_eq!(plan.empty_folders().collect::<Vec<_>>(), ["/r/deep/empty"]);
         assert_eq!(plan.total_bytes(), Some(11));
         let mut why: Vec<&str> = plan.skipped.iter().map(|(_, why)| *why).collect();
         why.sort_unstable();

@@ -52,18 +52,18 @@ pub async fn upload(flags: flags::Upload, client: &Client) -> anyhow::Result<()>
             output::safe(&path.to_string_lossy())
         ));
     }
+    for folder in plan.empty_folders() {
+        client.mkdir(folder, true).await?;
+    }
     let Plan {
         items,
-        folders,
         skipped,
         failed,
+        ..
     } = plan;
     let mut tally = Tally::default();
     for error in failed {
         tally.take::<()>(Err(error))?;
-    }
-    for folder in folders.iter().filter(|folder| *folder != "/") {
-        client.mkdir(folder, true).await?;
     }
     let options = UploadOptions {
         overwrite: flags.overwrite,
