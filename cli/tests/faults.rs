@@ -464,6 +464,21 @@ fn nobody_gets_in_without_the_secret() {
         assert!(message.contains("--cluster-secret"), "{message}");
     }
 
+    // With one, others must still be told where to go.
+    let message = cluster.fails(
+        2,
+        &[
+            "dataserver",
+            "--listen",
+            "0.0.0.0:0",
+            "--volume",
+            "x",
+            "--cluster-secret",
+            "stranger.secret",
+        ],
+    );
+    assert!(message.contains("--advertise"), "{message}");
+
     // A dataserver with another secret does not join.
     let mut stranger = cluster.command(&[
         "dataserver",

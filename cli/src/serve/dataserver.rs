@@ -87,6 +87,10 @@ async fn resolved(flags: flags::Dataserver) -> anyhow::Result<Config> {
     let secret_given = given.is_some();
     // Before any waiting: this can't come right by itself.
     blockyard_wire::address::closed_by_default(listen, secret_given)?;
+    if listen.ip().is_unspecified() && flags.advertise.is_none() {
+        let text = format!("listening on {listen}: say by which name others reach it, with --advertise HOST");
+        return Err(Problem::invalid(text).into());
+    }
     let secret = match given {
         Some(secret) => secret,
         None => users_secret(&nameservers, &volumes).await?,

@@ -3,11 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use blockyard_dataserver::Config;
 use blockyard_wire::Problem;
 use blockyard_wire::address::{NAMESERVER_PORT, closed_by_default, resolve};
+use blockyard_wire::secret::ClusterSecret;
+use blockyard_wire::types::{Liveness, VolumeState, VolumeStatus};
 
 use super::nameserver::Setup;
 use super::ports::{self, Wanted};
@@ -18,6 +21,9 @@ use crate::{config, flags, output, runtime};
 /// Percent of the free space that the volumes share: the rest is the machine's.
 const SHARE_PERCENT: u64 = 90;
 
+/// How long dataservers may take to join before the greeting comes without them.
+const JOINING: Duration = Duration::from_secs(20);
+
 /// Runs a cluster until it is stopped.
 ///
 /// # Errors
@@ -27,6 +33,11 @@ pub fn up(flags: flags::Up) -> anyhow::Result<()> {
     let host = resolve(&flags.host, 0)?.ip();
     let secret = config::given_secret(&flags.secret)?;
     closed_by_default(SocketAddr::new(host, flags.port), secret.is_some())?;
+    if host.is_unspecified() {
+        let text =
+            format!("--host {host} is no address that others can be sent to; name one of this machine's");
+        return Err(Problem::invalid(text).into());
+    }
     let places = places(&flags, host)?;
     let dir = match &flags.dir {
         Some(dir) => dir.clone(),
@@ -47,7 +58,7 @@ pub fn up(flags: flags::Up) -> anyhow::Result<()> {
         }
     };
     runtime()?.block_on(async {
-        let signals = Signals::catch()?;
+        let mut signals = Signals::catch()?;
         ports::patiently(|| ports::check(&places)).await?;
         let secret_given = secret.is_some();
         let web = SocketAddr::new(host, flags.web_port);
@@ -74,7 +85,14 @@ pub fn up(flags: flags::Up) -> anyhow::Result<()> {
             };
             servers.push(dataserver::begin(config).await?);
         }
+        let all_joined = tokio::select! {
+            joined = joined(address, names.secret(), usize::from(count)) => joined,
+            () = signals.next() => return Ok(()),
+        };
         output::line(greeting(&dir, address, page, capacity, &servers))?;
+        if !all_joined {
+            output::note("not all dataservers have joined yet; 'blockyard status' tells when they have");
+        }
         until_stopped(signals, ended, move || {
             for server in &servers {
                 server.stopper().stop();
@@ -86,6 +104,36 @@ pub fn up(flags: flags::Up) -> anyhow::Result<()> {
         })
         .await
     })
+}
+
+/// Waits until all volumes take blocks, so that the first upload finds them; whether they do.
+async fn joined(nameserver: SocketAddr, secret: &ClusterSecret, count: usize) -> bool {
+    let started = Instant::now();
+    let cluster = config::Cluster {
+        nameservers: vec![nameserver.to_string()],
+        secret: secret.clone(),
+    };
+    let Ok(client) = cluster.connect().await else {
+        return false;
+    };
+    let serves = |volume: &&VolumeStatus| {
+        volume.liveness == Liveness::Alive && volume.report.state == VolumeState::Serving
+    };
+    while started.elapsed() < JOINING {
+        if let Ok(status) = client.status().await
+            && status
+                .servers
+                .iter()
+                .flat_map(|server| &server.volumes)
+                .filter(serves)
+                .count()
+                >= count
+        {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    false
 }
 
 /// All listeners, each with the flag that moves it.
