@@ -90,10 +90,8 @@ fn hold(bar: &Bar, row: &Row) -> Judged {
             what,
             found: match (row.ratio, row.limit) {
                 (Some(ratio), Some(limit)) => {
-                    format!(
-                        "{ratio:.2} of the limit ({:.4} of {limit:.4} {})",
-                        row.value, row.unit
-                    )
+                    let (value, limit) = (number(row.value), number(limit));
+                    format!("{ratio:.3} of the limit ({value} of {limit} {})", row.unit)
                 }
                 _ => format!("{} {}, no limit measured", number(row.value), row.unit),
             },

@@ -198,6 +198,14 @@ pub(crate) fn watch_signals() -> Result<()> {
     Ok(())
 }
 
+/// After a signal: never returns, for the signal's own thread ends perf. What fails meanwhile fails because the
+/// servers were stopped, and is not worth a word.
+pub(crate) fn stay_if_interrupted() {
+    while registry().stopping {
+        std::thread::park();
+    }
+}
+
 fn sweep() {
     let (children, folders) = {
         let mut registry = registry();

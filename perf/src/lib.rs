@@ -62,6 +62,7 @@ pub fn run(flags: &Flags) -> Result<Verdict> {
     for scenario in chosen {
         eprintln!("# {}: {}", scenario.name, scenario.about);
         outcome = (scenario.run)(&mut context);
+        cleanup::stay_if_interrupted();
         if let Err(error) = outcome {
             outcome = Err(error.context(format!("scenario '{}'", scenario.name)));
             break;
