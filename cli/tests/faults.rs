@@ -171,16 +171,10 @@ fn a_flipped_byte_never_reaches_a_reader_and_is_told_and_healed() {
         "{}",
         text(&range)
     );
-    // The nameserver has heard of it once its log says so; the copy is made anew from the good one.
-    wait_for("the damage is told", || {
+    // Told in `status` for some seconds, then the copy is made anew from the good one.
+    cluster.wait_for_status("the damage is told", |status| {
         cluster.expect("/file", &bytes);
-        cluster
-            .nameserver
-            .as_ref()
-            .unwrap()
-            .log()
-            .contains("damaged")
-            .then_some(())
+        status["corrupt_replicas"] == 1
     });
     let whole = |status: &serde_json::Value| {
         status["corrupt_replicas"] == 0 && status["under_replicated_blocks"] == 0

@@ -32,6 +32,8 @@ pub struct Config {
     pub ticket_ms: u64,
     /// Milliseconds that a block unknown to the nameserver stays on a volume before it is deleted.
     pub orphan_age_ms: u64,
+    /// Milliseconds that a damaged replica stays in sight before it is deleted and its volume may be copied to again.
+    pub show_damage_ms: u32,
     /// Milliseconds between two comparisons of what a volume holds with what it should.
     pub reconcile_ms: u64,
     /// Milliseconds after the start that repair and deletion wait for the known servers at the most.
@@ -69,6 +71,7 @@ impl Default for Config {
             lease_ms: 60_000,
             ticket_ms: 600_000,
             orphan_age_ms: 600_000,
+            show_damage_ms: 10_000,
             reconcile_ms: 600_000,
             safe_mode_ms: 30_000,
             secret: None,

@@ -23,8 +23,8 @@ const LOOK_MAX: usize = 512;
 const PAUSE_MS: (u64, u64) = (1_000, 60_000);
 /// Between rounds when nothing wakes them.
 const ROUND: Duration = Duration::from_secs(1);
-/// Blocks whose pauses are remembered.
-const PAUSES_MAX: usize = 65_536;
+/// Blocks whose pauses are remembered, and damaged replicas since when they are known.
+const REMEMBERED_MAX: usize = 65_536;
 
 /// What is to be done for a block.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,8 +44,27 @@ struct Work {
     busy: RefCell<BTreeSet<u64>>,
     /// Until when a block waits, and how long that was.
     pauses: RefCell<BTreeMap<u64, (u64, u64)>>,
+    /// Since when damaged replicas are known.
+    damaged: RefCell<BTreeMap<(VolumeIndex, u64), u64>>,
     /// Where the next round goes on.
     cursor: Cell<Option<(Need, u64)>>,
+}
+
+impl Work {
+    /// Whether a damaged replica has been shown for long enough: copies to other volumes do not wait for this,
+    /// but the damage itself stays in sight before it is deleted, so that nobody overlooks a dying disk.
+    fn was_shown(&self, volume: VolumeIndex, id: BlockId, now_ms: u64, show_ms: u64) -> bool {
+        let mut damaged = self.damaged.borrow_mut();
+        if damaged.len() >= REMEMBERED_MAX {
+            damaged.clear();
+        }
+        let since_ms = *damaged.entry((volume, id.0)).or_insert(now_ms);
+        let shown = now_ms >= since_ms + show_ms;
+        if shown {
+            damaged.remove(&(volume, id.0));
+        }
+        shown
+    }
 }
 
 /// Repairs until it is dropped.
@@ -78,7 +97,7 @@ fn round(core: &Rc<Core>, work: &Rc<Work>) {
         if waits || work.busy.borrow().contains(&id) {
             continue;
         }
-        let Some(plan) = plan(core, need, BlockId(id)) else {
+        let Some(plan) = plan(core, work, need, BlockId(id)) else {
             continue;
         };
         started += 1;
@@ -99,7 +118,7 @@ fn round(core: &Rc<Core>, work: &Rc<Work>) {
                     let last_ms = pauses.get(&id).map_or(PAUSE_MS.0 / 2, |(_, last_ms)| *last_ms);
                     let pause_ms = (last_ms * 2).min(PAUSE_MS.1);
                     tracing::warn!(block = %BlockId(id), %problem, pause_ms, "a repair has failed");
-                    if pauses.len() >= PAUSES_MAX {
+                    if pauses.len() >= REMEMBERED_MAX {
                         pauses.clear();
                     }
                     pauses.insert(id, (core.now_ms() + pause_ms, pause_ms));
@@ -124,10 +143,11 @@ fn look(core: &Core, work: &Work) -> Vec<(Need, u64)> {
 }
 
 /// What can be done now, if anything.
-fn plan(core: &Core, need: Need, id: BlockId) -> Option<Plan> {
+fn plan(core: &Core, work: &Work, need: Need, id: BlockId) -> Option<Plan> {
     let state = core.state.borrow();
     let health = core.health.borrow();
     let now_ms = core.now_ms();
+    let show_ms = u64::from(core.config.show_damage_ms);
     let block: &Block = state.blocks().get(id)?;
     let alive = |volume: VolumeIndex| {
         health.volume_liveness(volume, now_ms) == Liveness::Alive && core.control_of(volume).is_some()
@@ -184,6 +204,9 @@ fn plan(core: &Core, need: Need, id: BlockId) -> Option<Plan> {
                 alive(*volume)
                     && server.is_some_and(|(server, _)| held.iter().all(|spot| spot.server != server))
             })?;
+            if !work.was_shown(in_the_way, id, now_ms, show_ms) {
+                return None;
+            }
             Some(Plan::Drop {
                 volume: in_the_way,
                 verify: sources.clone(),
@@ -192,6 +215,9 @@ fn plan(core: &Core, need: Need, id: BlockId) -> Option<Plan> {
         }
         Need::Cleaning => {
             let corrupt = of_state(ReplicaState::Corrupt).next()?;
+            if !work.was_shown(corrupt, id, now_ms, show_ms) {
+                return None;
+            }
             Some(Plan::Drop {
                 volume: corrupt,
                 verify: Vec::new(),

@@ -33,6 +33,7 @@ pub fn config(dir: &Path, secret: &ClusterSecret) -> Config {
         lease_ms: 60_000,
         safe_mode_ms: 60_000,
         reconcile_ms: 100,
+        show_damage_ms: 200,
         secret: Some(secret.clone()),
         seed: Some(1),
         journal_file_bytes: 2 << 20,
