@@ -2,7 +2,7 @@
 //!
 //! A frame is what one write and one fdatasync make durable: a group of commands. Frame n + 1 is written
 //! after n is durable, so of a chain of frames only the last can be torn: a bad frame with a valid one behind
-//! it is damage. FORMAT-journal.md draws the bytes.
+//! it is damage. FORMAT.md draws the bytes.
 
 use std::fs;
 use std::io::Read as _;

@@ -1,6 +1,6 @@
 //! Snapshots: the whole state in one file, written beside, flushed and renamed in; two are kept.
 //!
-//! FORMAT-journal.md draws the bytes.
+//! FORMAT.md draws the bytes.
 
 use std::fs;
 use std::io::{self, BufReader, BufWriter, Read, Write as _};
