@@ -117,6 +117,7 @@ async function run(job) {
     dismiss(job);
   } else {
     draw(job, `✕ ${end.message}`, { bad: true, action: { label: "Retry", run: () => retry(job) } });
+    job.row.firstChild.append(h("button", { onclick: () => dismiss(job), "aria-label": `Dismiss ${job.path}` }, "Dismiss"));
   }
 }
 

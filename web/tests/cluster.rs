@@ -207,7 +207,9 @@ fn names_change_and_half_a_body_leaves_nothing() {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.dataservers.clear();
+        for dataserver in self.dataservers.drain(..) {
+            dataserver.stop();
+        }
         // A clean stop with the page being served is part of what is tested.
         self.nameserver.take().unwrap().stop().unwrap();
         assert!(self.folder.path().join("nameserver").exists());
