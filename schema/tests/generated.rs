@@ -8,7 +8,10 @@ const SCHEMAS: [&str; 4] = ["types", "frame", "dataserver", "nameserver"];
 #[test]
 fn generated_code_is_current() {
     if Command::new("capnp").arg("--version").output().is_err() {
-        assert!(std::env::var_os("BLOCKYARD_REQUIRE_ALL").is_none(), "needs capnp (Debian's package capnproto)");
+        assert!(
+            std::env::var_os("BLOCKYARD_REQUIRE_ALL").is_none(),
+            "needs capnp (Debian's package capnproto)"
+        );
         println!("skipped: needs capnp");
         return;
     }
