@@ -160,14 +160,6 @@ impl Chunk {
         }
     }
 
-    /// Lays `next` behind this chunk as one; they must touch. `None` (and both are gone) when they don't.
-    pub(crate) fn join(self, next: Self) -> Option<Self> {
-        (Arc::ptr_eq(&self.frame, &next.frame) && self.range.end == next.range.start).then(|| Self {
-            frame: self.frame,
-            range: self.range.start..next.range.end,
-        })
-    }
-
     /// Which part of the arena the bytes are, for registered I/O.
     pub(crate) fn arena_offset_bytes(&self) -> usize {
         self.frame.offset_bytes + self.range.start
@@ -263,7 +255,7 @@ mod tests {
         let mut two = blank.take(50).unwrap();
         one.as_mut().fill(1);
         two.as_mut().fill(2);
-        let whole = one.join(two).unwrap().freeze();
+        let whole = one.freeze().join(&two.freeze()).unwrap();
         assert_eq!(whole.as_ref()[99..101], [1, 2]);
         let tail = whole.slice(100..150).into_bytes();
         drop((whole, blank));

@@ -74,6 +74,11 @@ impl Checkpoints {
         }
     }
 
+    /// Makes the names of checkpoints durable.
+    pub(crate) async fn sync_folder(&self, core: &Core) -> io::Result<()> {
+        core.io.sync(self.folder).await
+    }
+
     /// Whether as many are there as are kept: from then on files rotate and none need be made.
     pub(crate) fn is_rotating(&self) -> bool {
         self.kept.borrow().len() == KEPT

@@ -38,15 +38,6 @@ impl Op {
             Self::Sync { .. } | Self::Allocate { .. } => 0,
         }
     }
-
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Read { .. } => "read",
-            Self::Write { .. } => "write",
-            Self::Sync { .. } => "fdatasync",
-            Self::Allocate { .. } => "fallocate",
-        }
-    }
 }
 
 /// The end of an operation, which may be a short one.

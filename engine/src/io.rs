@@ -159,7 +159,7 @@ impl Io {
     }
 
     /// One exchange with the disk; whether anything came of it. After an error every operation, also each later
-    /// one, fails: nothing is known of those in flight, and the disk keeps their buffers.
+    /// one, fails: nothing is known of those in flight.
     pub(crate) fn turn(&self, wait: bool) -> io::Result<bool> {
         if self.is_broken() {
             return Ok(false);
@@ -171,6 +171,9 @@ impl Io {
             self.finish(completion);
         }
         if let Err(error) = turned {
+            // The disk lets go of its buffers (those that it can), so that who waits for one is not stuck.
+            let disk = self.disk.borrow_mut().take();
+            drop(disk);
             self.break_down(&error);
             return Err(error);
         }

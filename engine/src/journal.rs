@@ -390,7 +390,7 @@ mod tests {
         let mut disk = Disk::new();
         let record = [Record::Delete {
             block: crate::block::BlockId(1),
-        }; 300];
+        }; 900];
         let mut from = disk.head;
         for round in 0..200 {
             if round % 10 == 0 {

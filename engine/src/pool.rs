@@ -230,6 +230,7 @@ impl Pool {
     }
 
     /// A frame at once, or none.
+    #[cfg(test)]
     pub(crate) fn try_acquire(&self, lane: Lane, length_bytes: usize) -> Option<Blank> {
         let shelf = self.shelf_for(lane, length_bytes);
         let mut state = self.shared.lock();

@@ -357,6 +357,7 @@ fn recover(
         for &file in files {
             core.io.sync(file).await?;
         }
+        core.checkpoints.sync_folder(core).await?;
         for segment in touched {
             let file = core
                 .state

@@ -204,7 +204,6 @@ impl Drop for SimDevice {
         }
         for mut queued in std::mem::take(&mut world.queue) {
             if world.rng.chance(500) && world.perform(&mut queued).is_none() {
-                world.queue.push(queued);
                 return;
             }
         }
@@ -263,9 +262,10 @@ impl SimDisk {
             for write in std::mem::take(&mut inode.pending) {
                 for (at, sector) in write.bytes.chunks(SECTOR_BYTES).enumerate() {
                     if world.rng.chance(keep_per_mille) {
-                        inode
-                            .durable
-                            .write(write.offset_bytes + (at * SECTOR_BYTES) as u64, sector);
+                        let at_bytes = write.offset_bytes + (at * SECTOR_BYTES) as u64;
+                        inode.durable.write(at_bytes, sector);
+                        // What can be read after a crash is in an extent that was made durable.
+                        inode.extents.insert(at_bytes / PAGE_BYTES as u64, ());
                     }
                 }
             }
@@ -556,6 +556,7 @@ impl Device for SimDevice {
                 }),
                 None => {
                     world.queue.push(queued);
+                    world.write_in_flight();
                     return world.check();
                 }
             }

@@ -114,10 +114,6 @@ impl<T> Queue<T> {
         }
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.state.borrow().closed
-    }
-
     pub(crate) fn pop(&self) -> Option<T> {
         self.state.borrow_mut().items.pop_front()
     }

@@ -51,8 +51,8 @@ pub(crate) struct Uring {
     event: OwnedFd,
     notes: Vec<String>,
     folder: Folder,
-    // The arena outlives the ring.
-    pool: Pool,
+    /// The arena outlives the ring.
+    _pool: Pool,
 }
 
 impl Uring {
@@ -82,7 +82,7 @@ impl Uring {
             event,
             notes,
             folder,
-            pool,
+            _pool: pool,
         };
         uring.arm(false);
         Ok(uring)
