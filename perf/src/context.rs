@@ -90,7 +90,7 @@ impl Context {
         if free < needed_bytes {
             let mib = |bytes: u64| bytes >> 20;
             bail!(
-                "this needs {} MiB on the disk of {}, where {} MiB are free; pass a smaller --size or another --dir",
+                "this needs {} MiB on the disk of {}, where {} MiB are free; pass a smaller --size, fewer --rounds or another --dir",
                 mib(needed_bytes),
                 self.flags.dir.display(),
                 mib(free)

@@ -23,7 +23,7 @@ pub struct Flags {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
     /// Bytes of one measurement, over all its streams.
-    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
     pub size: u64,
     /// Streams of each case of `cluster`; the bars are for 4.
     #[arg(long, value_name = "LIST", default_value = "4,1", value_delimiter = ',')]

@@ -14,8 +14,6 @@ use crate::cleanup::Process;
 
 /// How long a cluster may take from start to serving. Nothing is measured meanwhile.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long deletions may take to reach the volumes.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What to start.
 #[derive(Clone, Copy, Debug)]
@@ -97,23 +95,6 @@ impl Nodes {
         self.processes.iter().map(named).collect()
     }
 
-    /// Waits until the volumes have deleted what was removed; `false` when that takes too long.
-    pub(crate) async fn settle(&self, client: &Client) -> Result<bool> {
-        let deadline = Instant::now() + SETTLE_TIMEOUT;
-        while Instant::now() < deadline {
-            self.check()?;
-            let status = client.status().await?;
-            // The figures of the volumes come with their heartbeats, a little later than the deletions.
-            let held: u64 = volumes(&status).map(|volume| volume.report.replicas).sum();
-            let wanted: u64 = volumes(&status).map(|volume| volume.blocks).sum();
-            if status.pending_deletes == 0 && held == wanted {
-                return Ok(true);
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        Ok(false)
-    }
-
     /// An error with the end of its log when a server is gone.
     pub(crate) fn check(&self) -> Result<()> {
         for process in &self.processes {
@@ -126,6 +107,23 @@ impl Nodes {
             }
         }
         Ok(())
+    }
+
+    /// The error, with the end of each server's log.
+    pub(crate) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        error.context(self.log_tails())
+    }
+
+    fn log_tails(&self) -> String {
+        let tail = |process: &Process| {
+            format!(
+                "the {}'s log ends with:\n{}",
+                process.name(),
+                self.log_tail(process)
+            )
+        };
+        let tails: Vec<String> = self.processes.iter().map(tail).collect();
+        tails.join("\n")
     }
 
     fn spawn(&mut self, name: &str, command: &mut Command) -> Result<()> {
@@ -158,12 +156,7 @@ impl Nodes {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let logs: Vec<String> = self
-            .processes
-            .iter()
-            .map(|process| format!("{}:\n{}", process.name(), self.log_tail(process)))
-            .collect();
-        bail!("the cluster does not come up: {last}\n{}", logs.join("\n"))
+        bail!("the cluster does not come up: {last}\n{}", self.log_tails())
     }
 
     async fn serving(&self) -> Result<usize> {

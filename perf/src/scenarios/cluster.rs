@@ -20,6 +20,7 @@ use crate::workload::Pool;
 use crate::{binary, iperf, process};
 
 const SCENARIO: &str = "cluster";
+const OTHER_LOAD: &str = "other load";
 const REPLICAS: u32 = 2;
 const DATASERVERS: usize = 2;
 /// Blocks that the client keeps in flight for each stream (its default).
@@ -66,12 +67,13 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
         .collect();
     let round_bytes: u64 = cases.iter().map(|case| case.bytes(context)).sum();
     let rounds = u64::from(context.flags.rounds()) + 1;
-    // Space for three rounds must be there; the bound of the volumes is that nothing ever has to wait for deletions.
-    context.check_space(u64::from(REPLICAS) * round_bytes * 3 + context.flags.size_bytes() + (2 << 30))?;
+    // Removed files keep their slots until the last read ticket has expired, longer than a run: nothing is reused.
+    let volume_bytes = round_bytes * rounds * 21 / 20 + (1 << 30);
+    context.check_space(u64::from(REPLICAS) * volume_bytes + context.flags.size_bytes())?;
     let shape = nodes::Shape {
         dataservers: DATASERVERS,
         replication: REPLICAS as u8,
-        capacity_bytes: round_bytes * rounds * 5 / 4 + (1 << 30),
+        capacity_bytes: volume_bytes,
     };
     let binary = binary::find(context.flags.blockyard.as_deref())?;
     context.say(format_args!("measuring {}", binary.display()));
@@ -80,11 +82,16 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     std::fs::create_dir_all(&folder)?;
     runtime()?.block_on(async {
         let nodes = Nodes::start(&binary, &folder, shape).await?;
+        let mut outcome = Ok(());
         for round in 0..rounds as u32 {
             context.say(format_args!("round {round} of {}", rounds - 1));
-            measure_round(context, &nodes, &pool, &mut limits, &mut cases, round).await?;
+            outcome = measure_round(context, &nodes, &pool, &mut limits, &mut cases, round).await;
+            if outcome.is_err() {
+                break;
+            }
         }
         finish(context, &limits, &mut cases);
+        outcome.map_err(|error| nodes.explain(error))?;
         memory_rows(context, &nodes)
     })
 }
@@ -121,12 +128,6 @@ async fn measure_round(
         case.download(context, nodes, &clients, files, counts).await?;
     }
     limits.network(context, counts)?;
-    clients[0].remove(&folder_of(round), true).await?;
-    if !nodes.settle(&clients[0]).await? {
-        context
-            .report
-            .note("removed files were not deleted from the volumes before the next round began");
-    }
     for client in clients {
         client.close().await;
     }
@@ -308,7 +309,16 @@ pub(super) fn add_common(series: &mut Series, context: &Context, used: &Used, by
     }
     if let Some(other_s) = used.other_s {
         let share = other_s / used.wall_s / f64::from(context.machine.cores);
-        series.add("other load", "share of cores", share);
+        series.add(OTHER_LOAD, "share of cores", share);
+    }
+}
+
+/// Says so when somebody else took more than a tenth of the machine: limits and figures suffer unevenly.
+pub(super) fn warn_if_disturbed(context: &mut Context, series: &Series) {
+    if series.median(OTHER_LOAD).is_some_and(|share| share > 0.1) {
+        context
+            .report
+            .note("other work kept the machine busy during the run (see 'other load'): repeat it when quiet");
     }
 }
 
@@ -351,7 +361,9 @@ fn finish(context: &mut Context, limits: &Limits, cases: &mut [Case]) {
         let in_flight = case.streams * BLOCKS_IN_FLIGHT;
         case.upload
             .limit("disk flushes", Some(flushes_floor(REPLICAS, in_flight)));
-        context.report.series(&case.upload);
-        context.report.series(&case.download);
+        for series in [&case.upload, &case.download] {
+            warn_if_disturbed(context, series);
+            context.report.series(series);
+        }
     }
 }

@@ -8,7 +8,7 @@ use blockyard_client::types::FileInfo;
 use blockyard_client::{Client, DownloadOptions, UploadOptions};
 use futures_util::future::try_join_all;
 
-use super::cluster::{add_common, add_percentiles};
+use super::cluster::{add_common, add_percentiles, warn_if_disturbed};
 use super::runtime;
 use crate::binary;
 use crate::context::{Context, drop_page_cache};
@@ -53,7 +53,9 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
         for round in 0..=rounds {
             context.say(format_args!("round {round} of {rounds}"));
             for case in &mut cases {
-                measure(context, &nodes, &client, &pool, case, files, round).await?;
+                measure(context, &nodes, &client, &pool, case, files, round)
+                    .await
+                    .map_err(|error| nodes.explain(error))?;
             }
         }
         client.close().await;
@@ -62,8 +64,10 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     for case in &mut cases {
         add_percentiles(&mut case.creates, "latency", &case.create_latencies);
         add_percentiles(&mut case.reads, "latency", &case.read_latencies);
-        context.report.series(&case.creates);
-        context.report.series(&case.reads);
+        for series in [&case.creates, &case.reads] {
+            warn_if_disturbed(context, series);
+            context.report.series(series);
+        }
     }
     Ok(())
 }
@@ -119,8 +123,6 @@ async fn measure(
             .add("cpu per file", "ms", used.all_cpu_s() * 1000.0 / files as f64);
         case.read_latencies.merge(&latencies);
     }
-    client.remove(&folder, true).await?;
-    nodes.settle(client).await?;
     Ok(())
 }
 
