@@ -213,9 +213,9 @@ async fn write(core: &Rc<Core>, batch: &[Queued]) -> io::Result<(FileId, Head)> 
     Ok((file, next))
 }
 
-/// Flushes what a batch touched: the journal, and with it the device's cache, and each segment with new extents.
+/// Flushes what a batch touched: each segment with new extents, else the journal, and with either the device's cache.
 async fn sync(core: &Rc<Core>, journal_file: FileId, batch: &[Queued]) -> io::Result<()> {
-    let mut files = BTreeSet::from([journal_file]);
+    let mut files = BTreeSet::new();
     {
         let state = core.state.borrow();
         for queued in batch {
@@ -229,6 +229,11 @@ async fn sync(core: &Rc<Core>, journal_file: FileId, batch: &[Queued]) -> io::Re
                 files.insert(file);
             }
         }
+    }
+    // The journal's own extents are written since it was laid out: whichever sync flushes the device makes its
+    // batch durable too.
+    if files.is_empty() || !core.sync_flushes_device {
+        files.insert(journal_file);
     }
     let running: Vec<_> = files
         .into_iter()

@@ -375,13 +375,9 @@ fn recover(
     let mut suspects = Vec::new();
     for (&block, &place) in &unsure {
         let block = BlockId(block);
-        let Some(replica) = core
-            .state
-            .borrow()
-            .index
-            .get(block)
-            .filter(|replica| replica.place == place)
-        else {
+        let replica = core.state.borrow().index.get(block);
+        let live = |replica: &Replica| replica.place == place && replica.state == ReplicaState::Live;
+        let Some(replica) = replica.filter(live) else {
             continue;
         };
         match block_on(core, verify(core, block, replica)) {

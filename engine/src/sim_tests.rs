@@ -335,7 +335,7 @@ fn harmless(rng: &mut Rng) -> Faults {
 
 #[test]
 fn acknowledged_is_durable_through_crashes_at_every_sync() {
-    for seed in seeds(150) {
+    for seed in seeds(80) {
         let mut rng = Rng::new(seed);
         let disk = new_disk(seed);
         disk.set_flushes_device(!seed.is_multiple_of(5));
