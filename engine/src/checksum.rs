@@ -22,11 +22,6 @@ pub fn crc_seeded(seed: u32, data: &[u8]) -> u32 {
     crc32c::crc32c_append(seed, data)
 }
 
-/// The CRC32C of what `before` is the CRC of, followed by `data`.
-pub fn append(before: u32, data: &[u8]) -> u32 {
-    crc32c::crc32c_append(before, data)
-}
-
 /// The CRC32C of two byte strings laid end to end, from theirs; `second_bytes` is the length of the second.
 pub fn combine(first: u32, second: u32, second_bytes: u64) -> u32 {
     if second_bytes == UNIT_BYTES as u64 {

@@ -127,7 +127,7 @@ async fn write_all<W: AsyncWrite + Unpin>(
         written.crc32c = if piece.length == piece.block.length {
             checksum::combine(written.crc32c, piece.block.crc32c, u64::from(piece.length))
         } else {
-            checksum::append(written.crc32c, wanted)
+            checksum::crc_seeded(written.crc32c, wanted)
         };
         to.write_all(wanted).await.map_err(refused)?;
         written.bytes += u64::from(piece.length);

@@ -5,6 +5,7 @@
 //! check every limit and the CRC before anything is believed.
 
 use blockyard_engine::block::{BlockId, Origin};
+use blockyard_engine::checksum::crc_seeded;
 use blockyard_engine::limits::{BLOCK_BYTES_MAX, PACKET_BYTES_MAX, UNIT_BYTES};
 
 use crate::error::{Problem, ProblemKind, Result};
@@ -209,7 +210,7 @@ impl Frame {
         for word in [MAGIC, header.len() as u32, payload_bytes as u32] {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
-        let crc = crc32c_of(crc32c_of(0, &bytes), &header);
+        let crc = crc_seeded(crc_seeded(0, &bytes), &header);
         bytes.extend_from_slice(&crc.to_le_bytes());
         bytes.extend_from_slice(&header);
         bytes
@@ -240,7 +241,7 @@ impl Prefix {
         Ok(Self {
             header_bytes,
             payload_bytes,
-            lengths_crc: crc32c_of(0, &bytes[..12]),
+            lengths_crc: crc_seeded(0, &bytes[..12]),
             crc32c: word(12),
         })
     }
@@ -250,7 +251,7 @@ impl Prefix {
     /// # Errors
     /// `Corrupt` when the CRC does not fit, `Invalid` when a value is out of its bounds.
     pub fn decode(&self, header: &[u8]) -> Result<Frame> {
-        if header.len() != self.header_bytes || crc32c_of(self.lengths_crc, header) != self.crc32c {
+        if header.len() != self.header_bytes || crc_seeded(self.lengths_crc, header) != self.crc32c {
             return Err(Problem::new(
                 ProblemKind::Corrupt,
                 "the header of a frame was damaged on its way",
@@ -298,10 +299,6 @@ impl Frame {
         }
         Ok(())
     }
-}
-
-fn crc32c_of(before: u32, bytes: &[u8]) -> u32 {
-    blockyard_engine::checksum::append(before, bytes)
 }
 
 #[cfg(test)]
@@ -468,7 +465,7 @@ mod tests {
             for word in [MAGIC, header.len() as u32, payload] {
                 bytes.extend_from_slice(&word.to_le_bytes());
             }
-            let crc = crc32c_of(crc32c_of(0, &bytes), &header);
+            let crc = crc_seeded(crc_seeded(0, &bytes), &header);
             bytes.extend_from_slice(&crc.to_le_bytes());
             bytes.extend_from_slice(&header);
             let _ = parse(&bytes);
