@@ -279,7 +279,7 @@ async fn write_full(
     full: &mut Vec<Vec<u8>>,
 ) -> io::Result<()> {
     for block in full.drain(..) {
-        let mut blank = core.pool.acquire(Lane::Own, block.len()).await;
+        let mut blank = core.pool.acquire(Lane::Own, block.len()).await?;
         let mut chunk = blank.take(block.len()).expect("a block fits a small buffer");
         chunk.as_mut().copy_from_slice(&block);
         core.io.write(file, *offset_bytes, chunk.freeze()).await?;

@@ -28,6 +28,14 @@ pub(crate) struct Queued {
     done: Option<Promise<Outcome>>,
 }
 
+impl Queued {
+    /// Why the slot was not written, though its volume works.
+    fn refused(&self) -> Option<Outcome> {
+        let end = self.slot.as_ref().and_then(Promise::peek);
+        end.filter(|end| *end != Outcome::Done)
+    }
+}
+
 /// The journal of an open volume.
 pub(crate) struct Log {
     queue: Queue<Queued>,
@@ -128,11 +136,12 @@ pub(crate) async fn run(core: Rc<Core>) {
             commit(&core, &batch).await
         };
         for queued in batch {
+            let refused = queued.refused();
+            if committed.is_some() && refused.is_some() && matches!(queued.record, Record::Put { .. }) {
+                // Its caller hears of it when it is undone: until then a crash would bring the block back.
+                continue;
+            }
             if let Some(done) = queued.done {
-                let refused = queued
-                    .slot
-                    .and_then(|slot| slot.peek())
-                    .filter(|end| *end != Outcome::Done);
                 done.keep(match committed {
                     Some(()) => refused.unwrap_or(Outcome::Done),
                     None => Outcome::Failed,
@@ -153,36 +162,34 @@ async fn commit(core: &Rc<Core>, batch: &[Queued]) -> Option<()> {
             return None;
         }
     };
-    let mut lost = Vec::new();
     for queued in batch {
-        match &queued.slot {
-            None => {}
-            Some(slot) => match slot.wait().await {
-                Outcome::Done => {}
-                Outcome::NoSpace(_) => lost.push(queued.record),
-                Outcome::Failed => return None,
-            },
+        if let Some(slot) = &queued.slot
+            && slot.wait().await == Outcome::Failed
+        {
+            return None;
         }
     }
     if let Err(error) = sync(core, journal_file, batch).await {
         core.fail("flushing", &error);
         return None;
     }
+    if core.state.borrow().failed.is_some() {
+        // Some flush failed meanwhile, a checkpoint's say: what ours covers may have gone with it, though it says not.
+        return None;
+    }
     core.log.head.set(next);
     count(&core.counters.batches, 1);
     for queued in batch {
-        if lost.contains(&queued.record) {
+        match queued.record {
             // The record is durable, its slot was never written: undo it before anything else.
-            if let Record::Put { block, .. } = queued.record {
-                let record = Record::Delete { block };
+            Record::Put { block, .. } if queued.refused().is_some() => {
                 core.log.queue.push_front(Queued {
-                    record,
-                    slot: None,
-                    done: None,
+                    record: Record::Delete { block },
+                    slot: queued.slot.clone(),
+                    done: queued.done.clone(),
                 });
             }
-        } else {
-            core.apply(queued.record);
+            record => core.apply(record),
         }
     }
     Some(())
@@ -204,7 +211,7 @@ async fn write(core: &Rc<Core>, batch: &[Queued]) -> io::Result<(FileId, Head)> 
         log.generation,
         &records,
     );
-    let mut blank = core.pool.acquire(Lane::Own, bytes.len()).await;
+    let mut blank = core.pool.acquire(Lane::Own, bytes.len()).await?;
     let mut chunk = blank.take(bytes.len()).expect("a batch fits a small buffer");
     chunk.as_mut().copy_from_slice(&bytes);
     let (file, offset_bytes) = log.ring.locate(head.page);

@@ -178,6 +178,7 @@ impl Core {
         if let Err(error) = &turned {
             if !self.state.borrow().closed {
                 self.fail("driving the disk", error);
+                self.pool.close();
             }
             // Whoever waited for an operation hears of it.
             self.tasks.run_ready();

@@ -180,7 +180,11 @@ async fn read_units(
     let first_unit = start / UNIT_BYTES;
     let start = first_unit * UNIT_BYTES;
     let end = end.next_multiple_of(UNIT_BYTES).min(block_bytes);
-    let blank = core.pool.acquire(lane, end - start).await;
+    let blank = core
+        .pool
+        .acquire(lane, end - start)
+        .await
+        .map_err(ReadError::Trouble)?;
     let (cut, file) = {
         let state = core.state.borrow();
         let segment = state

@@ -202,12 +202,7 @@ impl Io {
             Ok(_) => Err(io::Error::other(
                 "the disk transfers less than a sector at a time",
             )),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
-                ) && slot.retries < RETRIES_MAX =>
-            {
+            Err(error) if is_no_failure(&error) && slot.retries < RETRIES_MAX => {
                 slot.retries += 1;
                 return self.go_on(pending, token, op);
             }
@@ -253,6 +248,14 @@ impl Io {
         drop(pending);
         wakers.into_iter().for_each(Waker::wake);
     }
+}
+
+/// Whether the operation was only put off: nothing went wrong, and the same again may go well.
+fn is_no_failure(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINTR | libc::EAGAIN | libc::ECANCELED)
+    )
 }
 
 fn closed() -> io::Error {

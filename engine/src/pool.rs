@@ -141,6 +141,8 @@ struct Waiting {
 struct Shelves {
     shelves: [Shelf; LANES * 2],
     next_ticket: u64,
+    /// Nothing that is out may ever come back.
+    closed: bool,
 }
 
 /// What frames refer back to; outlives the volume while buffers are out.
@@ -229,6 +231,22 @@ impl Pool {
         }
     }
 
+    /// Fails whoever waits, and will wait, for a frame: the ring has died with frames in it.
+    pub(crate) fn close(&self) {
+        let mut state = self.shared.lock();
+        state.closed = true;
+        let waiting = state.shelves.iter().flat_map(|shelf| &shelf.waiting);
+        let wakers: Vec<Waker> = waiting.map(|one| one.waker.clone()).collect();
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Frames are to be had again: for the next of many volumes that share a pool.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn reopen(&self) {
+        self.shared.lock().closed = false;
+    }
+
     /// A frame at once, or none.
     #[cfg(test)]
     pub(crate) fn try_acquire(&self, lane: Lane, length_bytes: usize) -> Option<Blank> {
@@ -292,9 +310,9 @@ pub(crate) struct Acquire {
 }
 
 impl Future for Acquire {
-    type Output = Blank;
+    type Output = io::Result<Blank>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Blank> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<Blank>> {
         let pool = self.pool.clone();
         let mut state = pool.shared.lock();
         let Some(ticket) = self.ticket else {
@@ -305,7 +323,10 @@ impl Future for Acquire {
                 .all(|waiting| waiting.granted.is_some())
                 && let Some(number) = state.shelves[self.shelf].free.pop()
             {
-                return Poll::Ready(pool.blank(&state, self.shelf, number));
+                return Poll::Ready(Ok(pool.blank(&state, self.shelf, number)));
+            }
+            if state.closed {
+                return Poll::Ready(Err(closed()));
             }
             let ticket = state.next_ticket;
             state.next_ticket += 1;
@@ -318,6 +339,7 @@ impl Future for Acquire {
             self.ticket = Some(ticket);
             return Poll::Pending;
         };
+        let closed_now = state.closed;
         let waiting = &mut state.shelves[self.shelf].waiting;
         let at = waiting
             .iter()
@@ -327,14 +349,22 @@ impl Future for Acquire {
             Some(number) => {
                 waiting.remove(at);
                 self.ticket = None;
-                Poll::Ready(pool.blank(&state, self.shelf, number))
+                Poll::Ready(Ok(pool.blank(&state, self.shelf, number)))
             }
+            None if closed_now => Poll::Ready(Err(closed())),
             None => {
                 waiting[at].waker.clone_from(context.waker());
                 Poll::Pending
             }
         }
     }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::NotConnected,
+        "the disk ring has failed with buffers in it",
+    )
 }
 
 impl Drop for Acquire {
@@ -364,7 +394,7 @@ impl Drop for Acquire {
 mod tests {
     use super::*;
 
-    fn poll(acquire: &mut Acquire) -> Poll<Blank> {
+    fn poll(acquire: &mut Acquire) -> Poll<io::Result<Blank>> {
         Pin::new(acquire).poll(&mut Context::from_waker(Waker::noop()))
     }
 
@@ -402,6 +432,25 @@ mod tests {
         drop(second);
         assert_eq!(pool.usage().large_used, 0);
         assert!(pool.try_acquire(Lane::Read, 5).is_some());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_dead_ring() {
+        let pool = one_large();
+        let held = pool.try_acquire(Lane::Read, 5).unwrap();
+        let mut waiting = pool.acquire(Lane::Read, 5);
+        assert!(poll(&mut waiting).is_pending());
+        pool.close();
+        assert!(matches!(poll(&mut waiting), Poll::Ready(Err(_))));
+        assert!(matches!(
+            poll(&mut pool.acquire(Lane::Read, 5)),
+            Poll::Ready(Err(_))
+        ));
+        drop((waiting, held));
+        assert!(matches!(
+            poll(&mut pool.acquire(Lane::Read, 5)),
+            Poll::Ready(Ok(_))
+        ));
     }
 
     #[test]

@@ -311,7 +311,7 @@ pub(crate) async fn write_superblock(
         segment_bytes: cut.segment_bytes,
     };
     let page = superblock.encode();
-    let mut blank = core.pool.acquire(Lane::Own, page.len()).await;
+    let mut blank = core.pool.acquire(Lane::Own, page.len()).await?;
     let mut chunk = blank.take(page.len()).expect("a page fits a small buffer");
     chunk.as_mut().copy_from_slice(&page);
     core.io.write(file, 0, chunk.freeze()).await?;

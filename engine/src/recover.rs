@@ -292,7 +292,7 @@ fn open_journal_file(disk: &mut dyn Disk, ring: Ring, file: u32, how: How) -> io
 /// Writes a fresh journal full of zeros, so that its extents are written and later batches are flushed at once.
 fn lay_out(core: &Rc<Core>, ring: Ring, files: &[FileId]) -> Result<()> {
     let zeroed = block_on(core, async {
-        let mut blank = core.pool.acquire(Lane::Own, STEP_BYTES).await;
+        let mut blank = core.pool.acquire(Lane::Own, STEP_BYTES).await?;
         let mut zeros = blank.take(STEP_BYTES).expect("a small buffer holds 64 KiB");
         zeros.as_mut().fill(0);
         let zeros = zeros.freeze();
@@ -348,8 +348,16 @@ fn recover(
         let state = core.state.borrow();
         if let Some((cut, Some(file))) = state.space.segment(segment).map(|one| (one.cut, one.file)) {
             drop(state);
-            let written = block_on(core, write_superblock(core, file, segment, &cut));
-            written.map_err(Error::io(format!("writing the superblock of segment {segment}")))?;
+            match block_on(core, write_superblock(core, file, segment, &cut)) {
+                // Only fsck would miss it, and deletes must be possible on a full disk.
+                Err(error) if checkpoint::is_no_space(&error) => {
+                    let what = format!("no room for the superblock of segment {segment} ({error})");
+                    report.notes.push(what);
+                }
+                written => {
+                    written.map_err(Error::io(format!("writing the superblock of segment {segment}")))?;
+                }
+            }
         }
     }
     // What a killed process wrote may be in caches only: first make it durable, then trust it.
@@ -396,7 +404,7 @@ fn recover(
 
 async fn read_journal(core: &Rc<Core>, ring: Ring, files: &[FileId]) -> io::Result<Vec<u8>> {
     let mut pages = Vec::with_capacity(ring.file_bytes() as usize * files.len());
-    let mut blank = core.pool.acquire(Lane::Own, STEP_BYTES).await;
+    let mut blank = core.pool.acquire(Lane::Own, STEP_BYTES).await?;
     let mut buffer = blank.take(STEP_BYTES).expect("a small buffer holds 64 KiB");
     for &file in files {
         let mut offset_bytes = 0;

@@ -141,10 +141,9 @@ impl Volume {
         if self.core().state.borrow().closed {
             return Err(Error::Closed);
         }
-        Ok(BlockBuffer::new(
-            self.core().pool.acquire(lane, length_bytes).await,
-            length_bytes,
-        ))
+        let blank = self.core().pool.acquire(lane, length_bytes).await;
+        let blank = blank.map_err(|_| self.core().failed_error())?;
+        Ok(BlockBuffer::new(blank, length_bytes))
     }
 
     /// Makes a block durable: flushed when this returns. The same content again answers `already_had`, other
