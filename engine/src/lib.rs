@@ -49,10 +49,9 @@ mod put;
 mod record;
 #[cfg(feature = "disk")]
 mod recover;
-#[cfg(all(test, feature = "disk"))]
-mod sim;
-#[cfg(all(test, feature = "disk"))]
-mod sim_tests;
+#[cfg(any(feature = "sim", all(test, feature = "disk")))]
+#[doc(hidden)]
+pub mod sim;
 #[cfg(feature = "disk")]
 mod snapshot;
 #[cfg(feature = "disk")]

@@ -2,13 +2,15 @@
 
 use std::io;
 
-use super::{Handle, Inode, NameChange, SECTOR_BYTES, SimDevice, apply_name, folder_of};
+use super::pages::Durable;
+use super::world::{Handle, Inode, NameChange, apply_name, folder_of};
+use super::{SECTOR_BYTES, SimDevice};
 use crate::device::{Content, FileId, Files, How};
 
 impl Files for SimDevice {
     fn open(&mut self, name: &str, how: How) -> io::Result<(FileId, u64)> {
         let world = &mut *self.0.borrow_mut();
-        world.check()?;
+        world.name_call(name)?;
         let inode = match (world.names.get(name), how) {
             (Some(&inode), How::Existing) => inode,
             (None, How::Existing) => return Err(io::ErrorKind::NotFound.into()),
@@ -19,6 +21,7 @@ impl Files for SimDevice {
                 let change = NameChange::Make(name.to_owned(), inode);
                 apply_name(&mut world.names, &change);
                 world.new_names.push(change);
+                world.clock += 1;
                 inode
             }
         };
@@ -32,7 +35,7 @@ impl Files for SimDevice {
 
     fn open_folder(&mut self, name: &str) -> io::Result<FileId> {
         let world = &mut *self.0.borrow_mut();
-        world.check()?;
+        world.name_call(name)?;
         world.open.push(Some(Handle::Folder(name.to_owned())));
         Ok(FileId(world.open.len() as u32 - 1))
     }
@@ -44,8 +47,8 @@ impl Files for SimDevice {
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<(String, u64)>> {
-        let world = self.0.borrow();
-        world.check()?;
+        let mut world = self.0.borrow_mut();
+        world.name_call(folder)?;
         let within = world.names.iter().filter(|(name, _)| folder_of(name) == folder);
         let short = |name: &String| name.rsplit('/').next().unwrap_or_default().to_owned();
         Ok(within
@@ -54,8 +57,8 @@ impl Files for SimDevice {
     }
 
     fn read(&self, name: &str) -> io::Result<Content> {
-        let world = self.0.borrow();
-        world.check()?;
+        let mut world = self.0.borrow_mut();
+        world.name_call(name)?;
         let inode = world.names.get(name).ok_or(io::ErrorKind::NotFound)?;
         let inode = &world.inodes[*inode];
         let mut bytes = vec![0; (inode.length_bytes as usize).next_multiple_of(SECTOR_BYTES)];
@@ -66,17 +69,15 @@ impl Files for SimDevice {
 
     fn replace(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let world = &mut *self.0.borrow_mut();
-        world.check()?;
-        let mut inode = Inode {
-            length_bytes: bytes.len() as u64,
-            ..Inode::default()
-        };
-        let mut whole = bytes.to_vec();
-        whole.resize(bytes.len().next_multiple_of(SECTOR_BYTES), 0);
-        inode.current.write(0, &whole);
-        inode.durable = inode.current.clone();
-        inode.durable_length_bytes = inode.length_bytes;
-        world.inodes.push(inode);
+        world.name_call(name)?;
+        let durable = Durable::of(bytes);
+        world.clock += 1;
+        world.inodes.push(Inode {
+            current: durable.pages.clone(),
+            length_bytes: durable.length_bytes,
+            durable,
+            pending: Vec::new(),
+        });
         let change = NameChange::Make(name.to_owned(), world.inodes.len() - 1);
         apply_name(&mut world.names, &change);
         apply_name(&mut world.durable_names, &change);
@@ -85,10 +86,11 @@ impl Files for SimDevice {
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         let world = &mut *self.0.borrow_mut();
-        world.check()?;
+        world.name_call(from)?;
         if !world.names.contains_key(from) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        world.clock += 1;
         let change = NameChange::Rename(from.to_owned(), to.to_owned());
         apply_name(&mut world.names, &change);
         world.new_names.push(change);
@@ -97,7 +99,8 @@ impl Files for SimDevice {
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
         let world = &mut *self.0.borrow_mut();
-        world.check()?;
+        world.name_call(name)?;
+        world.clock += 1;
         let change = NameChange::Remove(name.to_owned());
         apply_name(&mut world.names, &change);
         world.new_names.push(change);
