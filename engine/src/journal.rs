@@ -36,7 +36,7 @@ pub(crate) struct Ring {
 impl Ring {
     /// The ring for a journal of about `bytes`.
     pub(crate) fn of_bytes(bytes: u64) -> Self {
-        let least_pages = (4 * BATCH_BYTES_MAX / PAGE_BYTES) as u64;
+        let least_pages = (2 * BATCH_BYTES_MAX / PAGE_BYTES) as u64;
         let pages = bytes / PAGE_BYTES as u64 / u64::from(JOURNAL_FILES);
         Self {
             file_pages: pages.clamp(least_pages, u64::from(u32::MAX / JOURNAL_FILES)) as u32,
@@ -404,6 +404,24 @@ mod tests {
             );
         }
         assert!(disk.head.lap > 2);
+    }
+
+    #[test]
+    fn a_batch_of_another_history_is_not_followed() {
+        let delete = |block| {
+            [Record::Delete {
+                block: crate::block::BlockId(block),
+            }]
+        };
+        let (mut disk, mut other) = (Disk::new(), Disk::new());
+        disk.write(&delete(1));
+        other.write(&delete(2));
+        // The same place, lap and sequence, but what came before is not what it followed.
+        other.write(&delete(3));
+        let page = PAGE_BYTES..2 * PAGE_BYTES;
+        disk.pages[page.clone()].copy_from_slice(&other.pages[page]);
+        let found = disk.scan(Head::first()).unwrap();
+        assert_eq!(found.records, [(1, delete(1)[0])]);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::io;
 
+use super::SimDevice;
 use super::pages::Durable;
 use super::world::{Handle, Inode, NameChange, apply_name, folder_of};
-use super::{SECTOR_BYTES, SimDevice};
 use crate::device::{Content, FileId, Files, How};
 
 impl Files for SimDevice {
@@ -61,9 +61,7 @@ impl Files for SimDevice {
         world.name_call(name)?;
         let inode = world.names.get(name).ok_or(io::ErrorKind::NotFound)?;
         let inode = &world.inodes[*inode];
-        let mut bytes = vec![0; (inode.length_bytes as usize).next_multiple_of(SECTOR_BYTES)];
-        inode.current.read(0, &mut bytes);
-        bytes.truncate(inode.length_bytes as usize);
+        let bytes = inode.current.all(inode.length_bytes);
         Ok(Content::Read(bytes))
     }
 

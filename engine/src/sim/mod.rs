@@ -143,6 +143,15 @@ impl SimDisk {
         inode.durable.write(from_bytes, &sector);
     }
 
+    /// A page of a file, as everybody sees it.
+    pub fn page(&self, name: &str, number: u64) -> Option<[u8; PAGE_BYTES]> {
+        let world = self.0.borrow();
+        let inode = &world.inodes[*world.names.get(name)?];
+        let mut page = [0; PAGE_BYTES];
+        inode.current.read(number * PAGE_BYTES as u64, &mut page);
+        Some(page)
+    }
+
     /// Names and lengths of all files.
     pub fn files(&self) -> Vec<(String, u64)> {
         let world = self.0.borrow();

@@ -36,6 +36,17 @@ impl Pages {
         }
     }
 
+    /// A whole file of this length.
+    pub(super) fn all(&self, length_bytes: u64) -> Vec<u8> {
+        let mut bytes = vec![0; length_bytes as usize];
+        for (&page, content) in &*self.0 {
+            let from = (page as usize * PAGE_BYTES).min(bytes.len());
+            let to = (from + PAGE_BYTES).min(bytes.len());
+            bytes[from..to].copy_from_slice(&content[..to - from]);
+        }
+        bytes
+    }
+
     pub(super) fn sector(&self, at_bytes: u64) -> [u8; SECTOR_BYTES] {
         let mut sector = [0; SECTOR_BYTES];
         self.read(at_bytes / SECTOR_BYTES as u64 * SECTOR_BYTES as u64, &mut sector);

@@ -13,6 +13,8 @@ use super::model::{Finding, Model, Shared};
 use super::workload::{self, Phase};
 use super::{CrashPoint, Faults, Image, Rng, SimDisk, Yard};
 use crate::exec::run;
+use crate::layout::Superblock;
+use crate::space::file_name;
 use crate::types::ReplicaInfo;
 use crate::volume::Volume;
 
@@ -81,6 +83,28 @@ impl AddAssign for Counts {
         self.torn_tails += more.torn_tails;
         self.suspects += more.suspects;
     }
+}
+
+/// Each segment's file must say what the journal says of it, for fsck.
+pub fn check_superblocks(volume: &Volume, disk: &SimDisk) -> Result<(), Finding> {
+    let core = volume.core();
+    for (number, segment) in core.state.borrow().space.segments() {
+        let superblock = Superblock {
+            volume: core.identity.volume,
+            segment: number,
+            class: segment.cut.class,
+            generation: segment.cut.generation,
+            seed: segment.cut.seed,
+            segment_bytes: segment.cut.segment_bytes,
+        };
+        if disk.page(&file_name(number), 0) != Some(superblock.encode()) {
+            return Err(format!(
+                "segment {number} does not say that it is {:?}",
+                segment.cut
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A moment, and what was known in it.
@@ -272,6 +296,7 @@ impl Explorer<'_> {
         self.counts.torn_tails += u64::from(report.torn_tail_cut);
         self.counts.suspects += u64::from(!report.suspects.is_empty());
         let listed = model.check(&volume)?;
+        check_superblocks(&volume, disk)?;
         Ok((listed, volume.epoch().map_or(0, |epoch| epoch.number)))
     }
 

@@ -29,7 +29,7 @@ impl Yard {
     pub fn new(capacity_bytes: u64) -> Self {
         let mut options = Options::new("simulated");
         options.capacity_bytes = capacity_bytes;
-        options.journal_bytes = 1 << 20;
+        options.journal_bytes = 1 << 19;
         let lane = LaneOptions { large: 1, small: 2 };
         options.pool = PoolOptions {
             head: LaneOptions { large: 4, small: 24 },
