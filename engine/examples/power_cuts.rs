@@ -1,0 +1,74 @@
+//! Power cuts on a real io_uring path: an in-memory FUSE disk under a loop device under ext4. Needs root.
+//!
+//! `cargo run --release -p blockyard-engine --example power_cuts -- --seeds 1..21`
+
+#[path = "../tests/crash/mod.rs"]
+mod crash;
+
+use std::time::Instant;
+
+use crash::mount::{self, Rig};
+use crash::power::{DISK_BYTES, Plan, Tally, prepare, run};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    if crash::child() {
+        return Ok(());
+    }
+    if let Some(missing) = mount::missing() {
+        return Err(format!("needs {missing}").into());
+    }
+    let mut arguments = pico_args::Arguments::from_env();
+    let mut number = |name, default| {
+        arguments
+            .opt_value_from_str(name)
+            .map(|given| given.unwrap_or(default))
+    };
+    let plan = Plan {
+        operations: number("--operations", 400)?,
+        cuts: number("--cuts", 12)? as usize,
+        states: number("--states", 8)?,
+        cuts_of_recovery: number("--cuts-of-recovery", 1)? as usize,
+    };
+    let seeds = arguments
+        .opt_value_from_str("--seeds")?
+        .unwrap_or("1..21".to_owned());
+    let (from, to) = seeds.split_once("..").ok_or("--seeds FROM..TO")?;
+    let (from, to): (u64, u64) = (from.parse()?, to.parse()?);
+    println!("seeds {from}..{to}, {plan:?}");
+    let began = Instant::now();
+    let rig = Rig::new(DISK_BYTES)?;
+    let image = prepare(&rig)?;
+    let mut total = Tally::default();
+    for seed in from..to {
+        let tally = run(&rig, &image, seed, plan, &[])?;
+        println!(
+            "seed {seed}: {} cuts, {} states, {} acknowledged blocks checked, {} suspects, {} findings",
+            tally.cuts,
+            tally.states,
+            tally.verified,
+            tally.suspects,
+            tally.findings.len()
+        );
+        for finding in &tally.findings {
+            println!("  {finding}");
+        }
+        total.add(tally);
+    }
+    println!(
+        "in all: {} cuts, {} states, {} puts and {} deletes acknowledged, {} acknowledged blocks checked, \
+         {} suspects, {} findings in {:.0} s",
+        total.cuts,
+        total.states,
+        total.acknowledged.0,
+        total.acknowledged.1,
+        total.verified,
+        total.suspects,
+        total.findings.len(),
+        began.elapsed().as_secs_f64()
+    );
+    if total.findings.is_empty() {
+        Ok(())
+    } else {
+        Err("there are findings".into())
+    }
+}
