@@ -3,9 +3,6 @@
 
 mod crash;
 
-use std::fs;
-
-use blockyard_engine::{Volume, VolumeState};
 use crash::disk::{Fault, Image, Verb};
 use crash::mount::{self, Rig};
 use crash::power::{DISK_BYTES, Plan, Tally, prepare, run};
@@ -25,6 +22,9 @@ fn rig() -> Option<(Rig, Image)> {
     let image = prepare(&rig).expect("a filesystem");
     Some((rig, image))
 }
+
+/// Less than the volume is allowed to take.
+const SMALL_DISK_BYTES: u64 = 40 << 20;
 
 const FEW: Plan = Plan {
     operations: 150,
@@ -48,9 +48,132 @@ fn power_cuts_lose_nothing_acknowledged() {
 #[test]
 fn a_disk_that_ignores_flushes_is_found_out() {
     let Some((rig, image)) = rig() else { return };
-    let mut total = Tally::default();
-    for seed in 1..=3 {
-        total.add(run(&rig, &image, seed, FEW, &[Fault::IgnoreFlushes]).unwrap());
+    let tally = run(&rig, &image, 1, FEW, &[Fault::IgnoreFlushes]).unwrap();
+    assert!(
+        tally.findings.iter().any(|finding| finding.contains("lost:")),
+        "{tally:#?}"
+    );
+}
+
+/// Only the end of the work is a cut.
+const ONCE: Plan = Plan {
+    operations: 80,
+    cuts: 0,
+    states: 3,
+    cuts_of_recovery: 0,
+};
+/// A seed with one operation in flight at a time: the same operations each time.
+const ORDERLY: u64 = 12;
+
+/// Works on a disk with a fault, which must have struck.
+fn with(rig: &Rig, image: &Image, plan: Plan, fault: Fault) -> Tally {
+    let tally = run(rig, image, ORDERLY, plan, &[fault]).unwrap();
+    assert!(tally.faults_struck > 0, "{fault:?}: {tally:?}");
+    tally
+}
+
+/// Whether a finding is of damage that the volume noticed by itself and did not return.
+fn is_noticed(finding: &str) -> bool {
+    ["damaged", "Corrupt", "Suspect"]
+        .iter()
+        .any(|word| finding.contains(word))
+}
+
+#[test]
+fn a_write_or_flush_that_fails_latches_and_loses_nothing_acknowledged() {
+    let Some((rig, image)) = rig() else { return };
+    for (verb, nth, for_ever) in [
+        (Verb::Flush, 2, false),
+        (Verb::Flush, 30, false),
+        (Verb::Write, 60, false),
+        (Verb::Write, 90, true),
+    ] {
+        let fault = Fault::Fail { verb, nth, for_ever };
+        let tally = with(&rig, &image, ONCE, fault);
+        assert!(tally.findings.is_empty(), "{fault:?}: {:#?}", tally.findings);
+        let failed = tally
+            .refusals
+            .iter()
+            .any(|refusal| refusal.starts_with("failed:"));
+        // At the second flush the volume is not open yet.
+        assert!(failed || nth == 2, "{fault:?}: {tally:#?}");
     }
-    assert!(!total.findings.is_empty(), "{total:?}");
+}
+
+#[test]
+fn a_read_that_fails_takes_the_replica_out_of_service_and_no_other() {
+    let Some((rig, image)) = rig() else { return };
+    let mut failed = 0;
+    for (nth, for_ever) in [(6, false), (9, true)] {
+        let verb = Verb::Read;
+        let tally = with(&rig, &image, ONCE, Fault::Fail { verb, nth, for_ever });
+        assert!(
+            tally.findings.iter().all(|finding| is_noticed(finding)),
+            "{tally:#?}"
+        );
+        assert!(tally.verified > 0, "{tally:#?}");
+        failed += tally
+            .findings
+            .iter()
+            .filter(|finding| finding.contains("Input/output error"))
+            .count();
+    }
+    assert!(failed > 0, "no read of a block failed");
+}
+
+#[test]
+fn a_slot_that_the_disk_lost_or_misplaced_is_noticed_and_never_returned() {
+    let Some((rig, image)) = rig() else { return };
+    let mut noticed = 0;
+    let magic = *b"BYsl";
+    for nth in [8, 16] {
+        for fault in [Fault::Lose { magic, nth }, Fault::Misdirect { magic, nth }] {
+            let tally = with(&rig, &image, ONCE, fault);
+            assert!(
+                tally.findings.iter().all(|finding| is_noticed(finding)),
+                "{tally:#?}"
+            );
+            noticed += tally.findings.len();
+        }
+    }
+    assert!(noticed > 0, "each was deleted before it was read");
+}
+
+#[test]
+fn a_journal_batch_that_the_disk_lost_is_told_not_guessed() {
+    let Some((rig, image)) = rig() else { return };
+    let mut told = 0;
+    let magic = *b"BYjb";
+    // So few operations that no checkpoint comes after all of these.
+    let plan = Plan {
+        operations: 30,
+        ..ONCE
+    };
+    for nth in [8, 20] {
+        let tally = with(&rig, &image, plan, Fault::Lose { magic, nth });
+        let is_told = |finding: &String| finding.contains("volume is damaged: journal batch");
+        assert!(tally.findings.iter().all(is_told), "{tally:#?}");
+        told += tally.findings.len();
+    }
+    assert!(told > 0, "nothing was told");
+}
+
+#[test]
+fn a_full_filesystem_refuses_puts_and_deletes_make_room() {
+    if crash::skipped(mount::missing()) {
+        return;
+    }
+    let rig = Rig::new(SMALL_DISK_BYTES).expect("a disk in memory");
+    let image = prepare(&rig).expect("a filesystem");
+    let plan = Plan {
+        operations: 200,
+        ..ONCE
+    };
+    let tally = run(&rig, &image, 5, plan, &[]).unwrap();
+    assert!(tally.findings.is_empty(), "{:#?}", tally.findings);
+    let full = tally
+        .refusals
+        .iter()
+        .filter(|refusal| refusal.contains("the filesystem is full"));
+    assert!(full.count() > 0, "{tally:#?}");
 }

@@ -31,6 +31,8 @@ pub enum Event<'a> {
     },
     /// Something that must not be.
     Finding(&'a str),
+    /// Something that the volume said it can't do.
+    Refusal(&'a str),
     /// Acknowledged blocks that were verified, and suspects seen, by a check that came to its end.
     Checked {
         blocks: u64,
@@ -50,6 +52,7 @@ impl Log {
         let line = match event {
             Event::Block { block, length, fate } => format!("{} {block} {length}\n", letter(fate)),
             Event::Finding(what) => format!("! {}\n", what.replace('\n', " ")),
+            Event::Refusal(what) => format!("x {}\n", what.replace('\n', " ")),
             Event::Checked { blocks, suspects } => format!("= {blocks} {suspects}\n"),
         };
         self.0.write_all(line.as_bytes()).expect("writing the log");
@@ -75,6 +78,7 @@ pub struct Known {
     /// Length and fate of each block.
     pub blocks: BTreeMap<u64, (usize, Fate)>,
     pub findings: Vec<String>,
+    pub refusals: Vec<String>,
     /// Checks that came to their end, acknowledged blocks that they verified, suspects that they saw.
     pub checks: u64,
     pub verified: u64,
@@ -111,6 +115,7 @@ impl Known {
                 self.suspects += number();
                 return;
             }
+            "x" => return self.refusals.push(rest.trim().to_owned()),
             _ => return self.findings.push(rest.trim().to_owned()),
         };
         let (block, length) = (number(), number() as usize);

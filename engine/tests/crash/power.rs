@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::process::ExitStatus;
 
 use blockyard_engine::Volume;
 use rand::SeedableRng;
@@ -14,7 +15,7 @@ use super::disk::{Cut, Fault, Image, Leaves};
 use super::log::Known;
 use super::mount::Rig;
 use super::workload::{CLUSTER, Work};
-use super::{Task, copy_log};
+use super::{EXIT_ERROR, Task, copy_log};
 
 pub const DISK_BYTES: u64 = 160 << 20;
 
@@ -40,6 +41,10 @@ pub struct Tally {
     pub suspects: u64,
     pub acknowledged: (u64, u64),
     pub findings: Vec<String>,
+    /// What the volume said it can't do, while the disk did wrong.
+    pub refusals: Vec<String>,
+    /// How often the disk did wrong.
+    pub faults_struck: u64,
 }
 
 impl Tally {
@@ -51,6 +56,8 @@ impl Tally {
         self.acknowledged.0 += other.acknowledged.0;
         self.acknowledged.1 += other.acknowledged.1;
         self.findings.extend(other.findings);
+        self.refusals.extend(other.refusals);
+        self.faults_struck += other.faults_struck;
     }
 }
 
@@ -74,13 +81,22 @@ pub fn run(rig: &Rig, image: &Image, seed: u64, plan: Plan, faults: &[Fault]) ->
             in_flight: 1 + (seed % 6) as usize,
         })
     };
-    let cuts = during(rig, image.clone(), seed, plan.cuts, &log, faults, work)?;
+    let (cuts, status) = during(rig, image.clone(), seed, plan.cuts, &log, faults, work)?;
     let known = Known::read(&log)?;
     let mut tally = Tally {
         acknowledged: known.acknowledged,
         findings: known.findings,
+        refusals: known.refusals,
+        faults_struck: rig.shared.disk().faults_struck(),
         ..Tally::default()
     };
+    // A disk that does wrong may end the work, but only by an error of the volume.
+    let may_end = tally.faults_struck > 0 && status.code() == Some(EXIT_ERROR);
+    if !(status.success() || may_end) {
+        tally
+            .findings
+            .push(format!("ended: the work ended with {status}"));
+    }
     let mut rng = SmallRng::seed_from_u64(seed);
     for (number, cut) in cuts.iter().enumerate() {
         let told = format!("seed {seed}, cut {number}");
@@ -103,7 +119,7 @@ pub fn run(rig: &Rig, image: &Image, seed: u64, plan: Plan, faults: &[Fault]) ->
     Ok(tally)
 }
 
-/// Runs a child on a disk; the moments remembered, the end among them.
+/// Runs a child on a disk; the moments remembered, the end last, and how the child ended.
 fn during(
     rig: &Rig,
     image: Image,
@@ -112,7 +128,7 @@ fn during(
     log: &Path,
     faults: &[Fault],
     task: impl FnOnce(&Path) -> Task,
-) -> io::Result<Vec<Cut>> {
+) -> io::Result<(Vec<Cut>, ExitStatus)> {
     rig.shared.disk().load(image, seed);
     let mounted = rig.mount()?;
     rig.shared.watch(File::open(log)?);
@@ -128,10 +144,7 @@ fn during(
     cuts.push(disk.power_off(log_bytes));
     drop(disk);
     drop(mounted);
-    if !status.success() {
-        return Err(io::Error::other(format!("the child ended with {status}")));
-    }
-    Ok(cuts)
+    Ok((cuts, status))
 }
 
 /// Recovers what a cut leaves, in several ways; cuts of the first recovery, each with its log.
@@ -174,10 +187,13 @@ fn recover(
         let mut findings: Vec<String> = known.findings[before.findings.len()..].to_vec();
         match recovered {
             Err(error) => findings.push(format!("refused: {error}")),
+            Ok((_, status)) if !status.success() => {
+                findings.push(format!("ended: the check ended with {status}"))
+            }
             Ok(_) if known.checks == before.checks && findings.is_empty() => {
                 findings.push("refused: the check came to no end".to_owned());
             }
-            Ok(mut cuts) if cuts_max > 0 => {
+            Ok((mut cuts, _)) if cuts_max > 0 => {
                 // The last is the end of the check: nothing new.
                 cuts.pop();
                 for cut in cuts {

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use blockyard_engine::block::{BlockId, Origin};
-use blockyard_engine::{Kind, Lane, Options, PoolOptions, Result, Volume, exec};
+use blockyard_engine::{Error, Kind, Lane, Options, PoolOptions, Result, Volume, VolumeState, exec};
 use futures_util::future::join_all;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -19,6 +19,8 @@ const CAPACITY_BYTES: u64 = 72 << 20;
 const JOURNAL_BYTES: u64 = 1 << 20;
 /// Operations after which other sizes come in, and most of what is there goes.
 const PHASE_OPERATIONS: u64 = 60;
+
+const ORIGIN: Origin = Origin { version: 1, index: 0 };
 
 /// What to do, as a child's arguments.
 #[derive(Clone, Debug)]
@@ -75,10 +77,49 @@ pub fn work(work: &Work) -> Result<()> {
         done: RefCell::new(0),
     };
     let tasks = (0..work.in_flight).map(|_| shared.run(work.operations));
-    exec::run(&shared.volume, join_all(tasks)).into_iter().collect()
+    let ended = exec::run(&shared.volume, join_all(tasks)).into_iter().collect();
+    if let VolumeState::Failed(why) = shared.volume.stat().state {
+        shared.stays_failed(&why);
+    }
+    ended
 }
 
 impl Shared {
+    /// A volume that has failed takes nothing more, and serves what it can.
+    fn stays_failed(&self, why: &str) {
+        self.refusal(&format!("failed: {why}"));
+        let block = self.next_block.replace_with(|next| *next + 1);
+        let taken = exec::run(&self.volume, async {
+            let mut buffer = self.volume.acquire(Lane::Head, 10).await?;
+            buffer.fill(&content(block, 10))?;
+            self.volume.put(BlockId(block), ORIGIN, buffer).await
+        });
+        if !matches!(taken, Err(Error::Failed { .. })) {
+            self.finding(&format!("went on: a put on a failed volume ended with {taken:?}"));
+        }
+        let gone = exec::run(&self.volume, self.volume.delete(&[BlockId(1)]));
+        if !matches!(gone, Err(Error::Failed { .. })) {
+            self.finding(&format!(
+                "went on: a delete on a failed volume ended with {gone:?}"
+            ));
+        }
+        for &(block, length) in self.there.borrow().iter() {
+            match exec::run(&self.volume, read(&self.volume, block, length)) {
+                Ok(None) => {}
+                Ok(Some(what)) => self.finding(&what),
+                Err(error) => self.refusal(&format!("read: {error}")),
+            }
+        }
+    }
+
+    fn finding(&self, what: &str) {
+        self.log.borrow_mut().write(Event::Finding(what));
+    }
+
+    fn refusal(&self, what: &str) {
+        self.log.borrow_mut().write(Event::Refusal(what));
+    }
+
     async fn run(&self, operations: u64) -> Result<()> {
         loop {
             let done = self.done.replace_with(|done| *done + 1);
@@ -118,10 +159,12 @@ impl Shared {
         let mut buffer = self.volume.acquire(Lane::Head, length as u32).await?;
         buffer.fill(&bytes)?;
         self.log.borrow_mut().block(block, length, Fate::Begun);
-        let origin = Origin { version: 1, index: 0 };
-        match self.volume.put(BlockId(block), origin, buffer).await {
+        match self.volume.put(BlockId(block), ORIGIN, buffer).await {
             Ok(_) => {}
-            Err(error) if error.kind() == Kind::NoSpace => return self.delete_some(8).await,
+            Err(error) if error.kind() == Kind::NoSpace => {
+                self.refusal(&format!("put: {error}"));
+                return self.delete_some(8).await;
+            }
             Err(error) => return Err(error),
         }
         self.log.borrow_mut().block(block, length, Fate::Put);
@@ -147,7 +190,7 @@ impl Shared {
         for (id, was_here) in self.volume.delete(&ids).await? {
             if !was_here {
                 let what = format!("lost: block {} was not there to be deleted", id.0);
-                self.log.borrow_mut().write(Event::Finding(&what));
+                self.finding(&what);
             }
         }
         for (block, length) in leaving {
@@ -166,15 +209,13 @@ impl Shared {
             return Ok(());
         };
         let (block, length) = self.there.borrow()[at];
-        let finding = match read(&self.volume, block, length).await {
-            Ok(finding) => finding,
+        match read(&self.volume, block, length).await {
+            Ok(None) => {}
+            Ok(Some(what)) => self.finding(&what),
             // Deleted while it was read.
-            Err(_) if !self.there.borrow().contains(&(block, length)) => None,
-            Err(error) if error.kind() == Kind::OtherReplica => Some(format!("lost: {error}")),
-            Err(error) => return Err(error),
-        };
-        if let Some(what) = finding {
-            self.log.borrow_mut().write(Event::Finding(&what));
+            Err(_) if !self.there.borrow().contains(&(block, length)) => {}
+            Err(error) if error.kind() == Kind::OtherReplica => self.finding(&format!("lost: {error}")),
+            Err(error) => self.refusal(&format!("read: {error}")),
         }
         Ok(())
     }
