@@ -1,14 +1,17 @@
 //! Power cuts on a real io_uring path: an in-memory FUSE disk under a loop device under ext4. Needs root.
 //!
 //! `cargo run --release -p blockyard-engine --example power_cuts -- --seeds 1..21`
+//!
+//! With `--faults N` also every one of the first N reads, writes and flushes fails, once and for ever.
 
 #[path = "../tests/crash/mod.rs"]
 mod crash;
 
 use std::time::Instant;
 
+use crash::disk::{Fault, Image, Verb};
 use crash::mount::{self, Rig};
-use crash::power::{DISK_BYTES, Plan, Tally, prepare, run};
+use crash::power::{DISK_BYTES, Plan, Tally, is_noticed, prepare, run};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     if crash::child() {
@@ -29,6 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         states: number("--states", 8)?,
         cuts_of_recovery: number("--cuts-of-recovery", 1)? as usize,
     };
+    let faults = number("--faults", 0)?;
     let seeds = arguments
         .opt_value_from_str("--seeds")?
         .unwrap_or("1..21".to_owned());
@@ -66,9 +70,47 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         total.findings.len(),
         began.elapsed().as_secs_f64()
     );
-    if total.findings.is_empty() {
+    let failed = fail_each(&rig, &image, faults)?;
+    if total.findings.is_empty() && failed.is_empty() {
         Ok(())
     } else {
         Err("there are findings".into())
     }
+}
+
+/// Fails each of the first `faults` requests of a kind, and recovers what the disk then holds, or held when last
+/// flushed; the findings.
+fn fail_each(rig: &Rig, image: &Image, faults: u64) -> std::io::Result<Vec<String>> {
+    let plan = Plan {
+        operations: 60,
+        cuts: 0,
+        states: 2,
+        cuts_of_recovery: 0,
+    };
+    let mut total = Tally::default();
+    let mut runs = 0;
+    for verb in [Verb::Read, Verb::Write, Verb::Flush] {
+        for (nth, for_ever) in (1..=faults).flat_map(|nth| [(nth, false), (nth, true)]) {
+            let fault = Fault::Fail { verb, nth, for_ever };
+            let mut tally = run(rig, image, nth, plan, &[fault])?;
+            if verb == Verb::Read {
+                // What can't be read is out of service.
+                tally.findings.retain(|finding| !is_noticed(finding));
+            }
+            for finding in &tally.findings {
+                println!("  {fault:?}: {finding}");
+            }
+            runs += u64::from(tally.faults_struck > 0);
+            total.add(tally);
+        }
+    }
+    if faults > 0 {
+        println!(
+            "failing requests: {runs} runs, {} states, {} acknowledged blocks checked, {} findings",
+            total.states,
+            total.verified,
+            total.findings.len()
+        );
+    }
+    Ok(total.findings)
 }

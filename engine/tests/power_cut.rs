@@ -5,7 +5,7 @@ mod crash;
 
 use crash::disk::{Fault, Image, Verb};
 use crash::mount::{self, Rig};
-use crash::power::{DISK_BYTES, Plan, Tally, prepare, run};
+use crash::power::{DISK_BYTES, Plan, Tally, is_noticed, prepare, run};
 
 /// The child's part; nothing to do when nobody asked for it.
 #[test]
@@ -44,15 +44,17 @@ fn power_cuts_lose_nothing_acknowledged() {
     );
 }
 
-/// The test of the test: a disk that acknowledges flushes and does nothing must be found out.
+/// The test of the test: a disk that acknowledges flushes and leaves writes out must be found out, also when it keeps
+/// all but the slots or all but the journal.
 #[test]
 fn a_disk_that_ignores_flushes_is_found_out() {
     let Some((rig, image)) = rig() else { return };
-    let tally = run(&rig, &image, 1, FEW, &[Fault::IgnoreFlushes]).unwrap();
-    assert!(
-        tally.findings.iter().any(|finding| finding.contains("lost:")),
-        "{tally:#?}"
-    );
+    for magic in [None, Some(*b"BYsl"), Some(*b"BYjb")] {
+        let fault = Fault::ForgetFlushed { magic };
+        let tally = run(&rig, &image, 1, Plan { cuts: 1, ..FEW }, &[fault]).unwrap();
+        let lost = tally.findings.iter().any(|finding| finding.contains("lost:"));
+        assert!(lost, "{fault:?}: {tally:#?}");
+    }
 }
 
 /// Only the end of the work is a cut.
@@ -70,13 +72,6 @@ fn with(rig: &Rig, image: &Image, plan: Plan, fault: Fault) -> Tally {
     let tally = run(rig, image, ORDERLY, plan, &[fault]).unwrap();
     assert!(tally.faults_struck > 0, "{fault:?}: {tally:?}");
     tally
-}
-
-/// Whether a finding is of damage that the volume noticed by itself and did not return.
-fn is_noticed(finding: &str) -> bool {
-    ["damaged", "Corrupt", "Suspect"]
-        .iter()
-        .any(|word| finding.contains(word))
 }
 
 #[test]

@@ -89,8 +89,8 @@ pub enum Fault {
     Lose { magic: [u8; 4], nth: u64 },
     /// The nth write that begins so goes to where the one before it went.
     Misdirect { magic: [u8; 4], nth: u64 },
-    /// Flushes are acknowledged and make nothing durable.
-    IgnoreFlushes,
+    /// Flushes are acknowledged, and leave all writes out, or those that begin so.
+    ForgetFlushed { magic: Option<[u8; 4]> },
 }
 
 /// A moment at which the power may have failed.
@@ -320,20 +320,26 @@ impl Disk {
         if self.begin(Verb::Flush) == Answer::Failed {
             return Answer::Failed;
         }
-        if self
-            .faults
-            .iter()
-            .any(|fault| matches!(fault, Fault::IgnoreFlushes))
-        {
-            self.struck += 1;
-            return Answer::Done;
-        }
-        for write in &self.unflushed {
-            if write.ended {
+        let faults = &self.faults;
+        let mut forgotten = 0;
+        let mut takes = |write: &Unflushed| {
+            let forgets = |fault: &Fault| match fault {
+                Fault::ForgetFlushed { magic: Some(magic) } => write.bytes.starts_with(magic),
+                Fault::ForgetFlushed { magic: None } => true,
+                _ => false,
+            };
+            let is_forgotten = write.ended && faults.iter().any(forgets);
+            forgotten += u64::from(is_forgotten);
+            write.ended && !is_forgotten
+        };
+        self.unflushed.retain(|write| {
+            let is_flushed = takes(write);
+            if is_flushed {
                 self.durable.write(write.offset_bytes, &write.bytes);
             }
-        }
-        self.unflushed.retain(|write| !write.ended);
+            !is_flushed
+        });
+        self.struck += forgotten;
         Answer::Done
     }
 

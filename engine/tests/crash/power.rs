@@ -61,6 +61,13 @@ impl Tally {
     }
 }
 
+/// Whether a finding is of damage that the volume noticed by itself, and did not return.
+pub fn is_noticed(finding: &str) -> bool {
+    ["damaged", "Corrupt", "Suspect"]
+        .iter()
+        .any(|word| finding.contains(word))
+}
+
 /// A disk with an empty volume on it, to begin with.
 pub fn prepare(rig: &Rig) -> io::Result<Image> {
     rig.make_filesystem(|folder| {
