@@ -90,6 +90,8 @@ pub fn child() -> bool {
     let Ok(text) = env::var(TASK) else {
         return false;
     };
+    // A parent that was killed can't end its child by itself.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let ended = match Task::from_text(&text).expect("a task") {
         Task::Work(task) => workload::work(&task),
         Task::Check(task) => check::check(&task),
