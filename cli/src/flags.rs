@@ -194,6 +194,9 @@ pub struct Dataserver {
     /// Bytes to leave free on each volume's disk, such as 1GiB.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub reserve: Option<u64>,
+    /// Memory of each volume's read cache, such as 1GiB; 0 for none.
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64MiB")]
+    pub read_cache: u64,
     /// CPUs to pin the volumes' threads to, such as 0,2-5.
     #[arg(long, value_name = "LIST")]
     pub cpus: Option<CpuList>,

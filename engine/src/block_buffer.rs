@@ -191,7 +191,7 @@ mod tests {
     use crate::pool::{Lane, Pool, PoolOptions};
 
     fn buffer(length_bytes: usize) -> BlockBuffer {
-        let pool = Pool::new(&PoolOptions::small()).unwrap();
+        let pool = Pool::new(&PoolOptions::small(), 0).unwrap();
         BlockBuffer::new(pool.try_acquire(Lane::Head, length_bytes).unwrap(), length_bytes)
     }
 

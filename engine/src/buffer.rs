@@ -196,6 +196,19 @@ impl View {
         self.frame.pointer(self.range.start)
     }
 
+    /// Whether others hold parts of the same frame.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.frame) > 1
+    }
+
+    /// The pages of the read cache that its frame has; none of a lane's frame.
+    pub(crate) fn cached_pages(&self) -> Option<Range<u32>> {
+        match self.frame.id {
+            FrameId::Cached { first_page, pages } => Some(first_page..first_page + pages),
+            FrameId::Shelved { .. } => None,
+        }
+    }
+
     /// Lays `next` behind this view as one; `None` when they don't touch.
     pub(crate) fn join(self, next: &Self) -> Option<Self> {
         (Arc::ptr_eq(&self.frame, &next.frame) && self.range.end == next.range.start).then(|| Self {
@@ -249,7 +262,7 @@ mod tests {
 
     #[test]
     fn chunks_are_disjoint_and_join_again() {
-        let pool = Pool::new(&PoolOptions::small()).unwrap();
+        let pool = Pool::new(&PoolOptions::small(), 0).unwrap();
         let mut blank = pool.try_acquire(Lane::Read, 1).unwrap();
         let mut one = blank.take(100).unwrap();
         let mut two = blank.take(50).unwrap();
@@ -264,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_frame_has_no_more_than_its_bytes() {
-        let pool = Pool::new(&PoolOptions::small()).unwrap();
+        let pool = Pool::new(&PoolOptions::small(), 0).unwrap();
         let mut blank = pool.try_acquire(Lane::Read, 1).unwrap();
         assert!(blank.take(usize::MAX).is_none());
         while blank.take(4096).is_some() {}

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::block::BlockId;
+use crate::cache::Cache;
 use crate::checkpoint::Checkpoints;
 use crate::commit::Log;
 use crate::device::FileId;
@@ -79,6 +80,8 @@ pub(crate) struct Core {
     pub(crate) io: Rc<Io>,
     pub(crate) tasks: Rc<Tasks>,
     pub(crate) pool: Pool,
+    /// None when the volume has no read cache.
+    pub(crate) cache: Option<RefCell<Cache>>,
     pub(crate) state: RefCell<State>,
     pub(crate) log: Log,
     pub(crate) checkpoints: Checkpoints,
@@ -128,6 +131,11 @@ impl Core {
         }
     }
 
+    /// Does something with the read cache, where there is one.
+    pub(crate) fn cache<T>(&self, act: impl FnOnce(&mut Cache) -> T) -> Option<T> {
+        Some(act(&mut self.cache.as_ref()?.borrow_mut()))
+    }
+
     /// Applies a record that is durable. In the order of the journal.
     pub(crate) fn apply(&self, record: Record) {
         let mut state = self.state.borrow_mut();
@@ -137,6 +145,7 @@ impl Core {
                 if let Some(before) = state.index.insert(block, replica)
                     && before.place != replica.place
                 {
+                    self.cache(|cache| cache.forget(block, &before));
                     state.space.free(before.place);
                 }
                 count(&self.counters.puts, 1);
@@ -145,6 +154,7 @@ impl Core {
             Record::Delete { block } => {
                 state.deleting.remove(&block);
                 if let Some(gone) = state.index.remove(block) {
+                    self.cache(|cache| cache.forget(block, &gone));
                     state.space.free(gone.place);
                     count(&self.counters.deletes, 1);
                 }

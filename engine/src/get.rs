@@ -1,5 +1,6 @@
 //! Reading a block: the slot's header against the index, every unit against the header, and nothing unverified.
 
+use std::future::Future;
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
@@ -150,6 +151,7 @@ pub(crate) fn remember_damage(core: &Core, block: BlockId, replica: Replica, wha
         return;
     }
     tracing::error!(%block, what, "replica is damaged");
+    core.cache(|cache| cache.forget(block, &replica));
     state.index.set_state(block, ReplicaState::Corrupt);
     if state.failed.is_none() {
         core.log.append_unwatched(Record::State {
@@ -177,14 +179,21 @@ async fn read_units(
     lane: Lane,
 ) -> Result<Verified, ReadError> {
     let block_bytes = replica.length as usize;
-    let first_unit = start / UNIT_BYTES;
-    let start = first_unit * UNIT_BYTES;
-    let end = end.next_multiple_of(UNIT_BYTES).min(block_bytes);
-    let blank = core
-        .pool
-        .acquire(lane, end - start)
-        .await
-        .map_err(ReadError::Trouble)?;
+    let units = start / UNIT_BYTES..end.div_ceil(UNIT_BYTES);
+    let bytes = units.start * UNIT_BYTES..(units.end * UNIT_BYTES).min(block_bytes);
+    let verified = |data: View, unit_crcs: Vec<u32>| Verified {
+        offset: bytes.start as u32,
+        data: data.into_bytes(),
+        unit_crcs,
+        block_length: replica.length,
+        block_crc32c: replica.crc32c,
+    };
+    // Copies for repair and checks of replicas are about the disk, and no sign that somebody reads a block.
+    let cached = lane == Lane::Read;
+    let found = cached.then(|| core.cache(|cache| cache.find(block, &replica, units.clone())));
+    if let Some((data, unit_crcs)) = found.flatten().flatten() {
+        return Ok(verified(data, unit_crcs));
+    }
     let (cut, file) = {
         let state = core.state.borrow();
         let segment = state
@@ -194,58 +203,113 @@ async fn read_units(
         (segment.cut, segment.file.ok_or("its segment's file is missing")?)
     };
     // The header lies as the block's own class has it, also in a larger slot.
-    let layout = Class::for_length(block_bytes);
-    let slot_offset_bytes = replica.place.offset_bytes(cut.class);
-    let wanted = layout.header_bytes() + start..layout.header_bytes() + end;
-    let slot = read_slot(core, file, slot_offset_bytes, blank, wanted).await;
-    let (header, data) = slot.map_err(ReadError::of_read)?;
-    let seed = slot_seed(core, &cut, replica.place);
-    let header = SlotHeader::decode(
-        &header.as_ref()[..layout.header_bytes()],
-        &seed,
-        Some(replica.seal),
-    )?;
-    if (header.block, header.length, header.crc32c) != (block, replica.length, replica.crc32c) {
-        return Err("the slot holds another block than the index says".into());
-    }
-    let unit_crcs = &header.unit_crcs[first_unit..end.div_ceil(UNIT_BYTES)];
-    for (at, (unit, &expected)) in data.as_ref().chunks(UNIT_BYTES).zip(unit_crcs).enumerate() {
-        let actual = crc(unit);
+    let header_bytes = Class::for_length(block_bytes).header_bytes();
+    let slot = Slot {
+        file,
+        offset_bytes: replica.place.offset_bytes(cut.class),
+        wanted: header_bytes + bytes.start..header_bytes + bytes.end,
+    };
+    let known = cached.then(|| core.cache(|cache| cache.header(block, &replica).map(<[u32]>::to_vec)));
+    let known = known.flatten().flatten().filter(|_| !slot.has_header_beside());
+    let room_bytes = slot.read_bytes(known.is_none());
+    let reserved = cached.then(|| core.cache(|cache| cache.reserve(block, units.clone(), room_bytes)));
+    let reserved = reserved.flatten().flatten();
+    let keeps = reserved.is_some();
+    let blank = match reserved {
+        Some(blank) => blank,
+        None => core
+            .pool
+            .acquire(lane, bytes.len())
+            .await
+            .map_err(ReadError::Trouble)?,
+    };
+    let (data, unit_crcs) = match known {
+        Some(unit_crcs) => (
+            slot.read(core, blank).await.map_err(ReadError::of_read)?,
+            unit_crcs,
+        ),
+        None => {
+            let (header, data) = slot
+                .read_with_header(core, blank)
+                .await
+                .map_err(ReadError::of_read)?;
+            let seed = slot_seed(core, &cut, replica.place);
+            let header = SlotHeader::decode(&header.as_ref()[..header_bytes], &seed, Some(replica.seal))?;
+            if (header.block, header.length, header.crc32c) != (block, replica.length, replica.crc32c) {
+                return Err("the slot holds another block than the index says".into());
+            }
+            if cached && !slot.has_header_beside() {
+                core.cache(|cache| cache.keep_header(block, &replica, &header.unit_crcs));
+            }
+            (data, header.unit_crcs)
+        }
+    };
+    let unit_crcs = &unit_crcs[units.clone()];
+    for (unit, (data, &expected)) in units.clone().zip(data.as_ref().chunks(UNIT_BYTES).zip(unit_crcs)) {
+        let actual = crc(data);
         if actual != expected {
-            let unit = first_unit + at;
             return Err(ReadError::Damage(format!(
                 "unit {unit} has CRC {actual:08x} instead of {expected:08x}"
             )));
         }
     }
-    Ok(Verified {
-        offset: start as u32,
-        data: data.into_bytes(),
-        unit_crcs: unit_crcs.to_vec(),
-        block_length: replica.length,
-        block_crc32c: replica.crc32c,
-    })
+    if keeps {
+        core.cache(|cache| cache.keep(block, &replica, units.start, data.clone(), unit_crcs));
+    }
+    Ok(verified(data, unit_crcs.to_vec()))
 }
 
-/// A slot's header page and the bytes `wanted` of it: in one read where they touch, in two at once otherwise.
-async fn read_slot(
-    core: &Rc<Core>,
+/// What is to be read of a slot.
+struct Slot {
     file: FileId,
-    slot_offset_bytes: u64,
-    mut blank: Blank,
+    offset_bytes: u64,
+    /// Bytes of the slot. Units of large slots begin at pages.
     wanted: Range<usize>,
-) -> io::Result<(View, View)> {
-    let mut take =
-        |bytes: usize| -> Chunk { blank.take(bytes).expect("a buffer has room for header and units") };
-    let end = wanted.end.next_multiple_of(PAGE_BYTES);
-    if wanted.start <= PAGE_BYTES {
-        let whole = core.io.read(file, slot_offset_bytes, take(end)).await?.freeze();
-        return Ok((whole.slice(0..PAGE_BYTES), whole.slice(wanted)));
+}
+
+impl Slot {
+    /// Whether the header's page touches what is wanted, so that both are one read.
+    fn has_header_beside(&self) -> bool {
+        self.wanted.start <= PAGE_BYTES
     }
-    // Units of large slots begin at pages.
-    let (header, data) = (take(PAGE_BYTES), take(end - wanted.start));
-    let header = core.io.read(file, slot_offset_bytes, header);
-    let data = core.io.read(file, slot_offset_bytes + wanted.start as u64, data);
-    let (header, data) = (header.await?.freeze(), data.await?.freeze());
-    Ok((header, data.slice(0..wanted.len())))
+
+    /// Bytes of buffer that a read takes.
+    fn read_bytes(&self, with_header: bool) -> usize {
+        let end = self.wanted.end.next_multiple_of(PAGE_BYTES);
+        match (self.has_header_beside(), with_header) {
+            (true, _) => end,
+            (false, true) => PAGE_BYTES + end - self.wanted.start,
+            (false, false) => end - self.wanted.start,
+        }
+    }
+
+    /// What is wanted, without the header, which lies elsewhere. The read begins at once.
+    fn read(&self, core: &Rc<Core>, mut blank: Blank) -> impl Future<Output = io::Result<View>> + use<> {
+        let chunk = take(&mut blank, self.read_bytes(false));
+        let read = core
+            .io
+            .read(self.file, self.offset_bytes + self.wanted.start as u64, chunk);
+        let bytes = self.wanted.len();
+        async move { Ok(read.await?.freeze().slice(0..bytes)) }
+    }
+
+    /// The header's page and what is wanted: in one read where they touch, in two at once otherwise.
+    async fn read_with_header(&self, core: &Rc<Core>, mut blank: Blank) -> io::Result<(View, View)> {
+        if self.has_header_beside() {
+            let chunk = take(&mut blank, self.read_bytes(true));
+            let whole = core.io.read(self.file, self.offset_bytes, chunk).await?.freeze();
+            return Ok((whole.slice(0..PAGE_BYTES), whole.slice(self.wanted.clone())));
+        }
+        let header = core
+            .io
+            .read(self.file, self.offset_bytes, take(&mut blank, PAGE_BYTES));
+        let data = self.read(core, blank);
+        Ok((header.await?.freeze(), data.await?))
+    }
+}
+
+fn take(blank: &mut Blank, bytes: usize) -> Chunk {
+    blank
+        .take(bytes)
+        .expect("the buffer has room for header and units")
 }

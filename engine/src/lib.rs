@@ -14,6 +14,8 @@ mod block_buffer;
 #[allow(unsafe_code)]
 mod buffer;
 #[cfg(feature = "disk")]
+mod cache;
+#[cfg(feature = "disk")]
 mod checkpoint;
 #[cfg(feature = "disk")]
 mod commit;
@@ -27,6 +29,8 @@ mod drive;
 mod error;
 #[cfg(feature = "disk")]
 pub mod exec;
+#[cfg(feature = "disk")]
+mod extents;
 #[cfg(feature = "disk")]
 mod folder;
 #[cfg(feature = "disk")]
@@ -72,6 +76,7 @@ mod volume;
 pub use crate::{
     block_buffer::BlockBuffer,
     buffer::Chunk,
+    cache::CacheUse,
     drive::CompletionWait,
     error::{Error, Kind, Result},
     pool::{Lane, LaneOptions, PoolOptions, PoolUse},

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::buffer::{Arena, Blank, Frame};
+use crate::extents::Extents;
 use crate::limits::{BLOCK_BYTES_MAX, PAGE_BYTES, UNIT_BYTES};
 
 /// Bytes of a small buffer: one checksum unit and a header page.
@@ -115,10 +116,13 @@ pub struct PoolUse {
     pub waiting: u32,
 }
 
+/// Where a frame goes back to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct FrameId {
-    shelf: u8,
-    number: u32,
+pub(crate) enum FrameId {
+    /// A lane's buffer.
+    Shelved { shelf: u8, number: u32 },
+    /// Pages of the read cache.
+    Cached { first_page: u32, pages: u32 },
 }
 
 /// The buffers of one size in one lane.
@@ -143,6 +147,7 @@ struct Shelves {
     next_ticket: u64,
     /// Nothing that is out may ever come back.
     closed: bool,
+    cache: Extents,
 }
 
 /// What frames refer back to; outlives the volume while buffers are out.
@@ -162,7 +167,13 @@ impl PoolShared {
     }
 
     pub(crate) fn give_back(&self, id: FrameId) {
-        let waker = self.lock().put_back(id);
+        let waker = match id {
+            FrameId::Shelved { shelf, number } => self.lock().put_back(shelf as usize, number),
+            FrameId::Cached { first_page, pages } => {
+                self.lock().cache.give_back(first_page, pages);
+                None
+            }
+        };
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -171,15 +182,15 @@ impl PoolShared {
 
 impl Shelves {
     /// Hands the frame to the first that waits, else shelves it; whom to wake.
-    fn put_back(&mut self, id: FrameId) -> Option<Waker> {
-        let shelf = &mut self.shelves[id.shelf as usize];
+    fn put_back(&mut self, shelf: usize, number: u32) -> Option<Waker> {
+        let shelf = &mut self.shelves[shelf];
         match shelf.waiting.iter_mut().find(|waiting| waiting.granted.is_none()) {
             Some(first) => {
-                first.granted = Some(id.number);
+                first.granted = Some(number);
                 Some(first.waker.clone())
             }
             None => {
-                shelf.free.push(id.number);
+                shelf.free.push(number);
                 None
             }
         }
@@ -190,11 +201,20 @@ impl Shelves {
 #[derive(Clone)]
 pub(crate) struct Pool {
     shared: Arc<PoolShared>,
+    /// Where in the arena the read cache's pages begin, and how many there are.
+    cache_offset_bytes: usize,
+    cache_pages: u32,
 }
 
 impl Pool {
-    pub(crate) fn new(options: &PoolOptions) -> io::Result<Self> {
-        let mut shelves = Shelves::default();
+    /// The lanes' buffers, and `cache_bytes` for the read cache.
+    pub(crate) fn new(options: &PoolOptions, cache_bytes: u64) -> io::Result<Self> {
+        let cache_pages = u32::try_from(cache_bytes / PAGE_BYTES as u64)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the read cache is too large"))?;
+        let mut shelves = Shelves {
+            cache: Extents::new(cache_pages),
+            ..Shelves::default()
+        };
         let mut offset_bytes = 0;
         // Large frames first, so that most of them keep their place within huge pages.
         for (size, frame_bytes) in [(0, LARGE_FRAME_BYTES), (1, SMALL_FRAME_BYTES)] {
@@ -208,12 +228,14 @@ impl Pool {
                 offset_bytes += total as usize * frame_bytes;
             }
         }
-        let arena = Arena::new(offset_bytes)?;
+        let arena = Arena::new(offset_bytes + cache_pages as usize * PAGE_BYTES)?;
         Ok(Self {
             shared: Arc::new(PoolShared {
                 arena,
                 state: Mutex::new(shelves),
             }),
+            cache_offset_bytes: offset_bytes,
+            cache_pages,
         })
     }
 
@@ -245,6 +267,29 @@ impl Pool {
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn reopen(&self) {
         self.shared.lock().closed = false;
+    }
+
+    /// A frame of the read cache for `length_bytes`, or none where no run of free pages is that long.
+    pub(crate) fn try_cached(&self, length_bytes: usize) -> Option<Blank> {
+        let pages = length_bytes.div_ceil(PAGE_BYTES) as u32;
+        let first_page = self.shared.lock().cache.take(pages)?;
+        Some(Blank::new(Frame {
+            id: FrameId::Cached { first_page, pages },
+            offset_bytes: self.cache_offset_bytes + first_page as usize * PAGE_BYTES,
+            length_bytes: pages as usize * PAGE_BYTES,
+            pool: self.shared.clone(),
+        }))
+    }
+
+    /// Bytes of the read cache's pages.
+    pub(crate) fn cache_bytes(&self) -> u64 {
+        u64::from(self.cache_pages) * PAGE_BYTES as u64
+    }
+
+    /// Bytes of those that are in use.
+    pub(crate) fn cache_used_bytes(&self) -> u64 {
+        let free_pages = self.shared.lock().cache.free_pages();
+        u64::from(self.cache_pages - free_pages) * PAGE_BYTES as u64
     }
 
     /// A frame at once, or none.
@@ -291,7 +336,7 @@ impl Pool {
     fn blank(&self, state: &Shelves, shelf: usize, number: u32) -> Blank {
         let cut = &state.shelves[shelf];
         Blank::new(Frame {
-            id: FrameId {
+            id: FrameId::Shelved {
                 shelf: shelf as u8,
                 number,
             },
@@ -377,12 +422,7 @@ impl Drop for Acquire {
             .position(|one| one.ticket == ticket)
             .and_then(|at| waiting.remove(at));
         let granted = left.and_then(|waiting| waiting.granted);
-        let waker = granted.and_then(|number| {
-            state.put_back(FrameId {
-                shelf: self.shelf as u8,
-                number,
-            })
-        });
+        let waker = granted.and_then(|number| state.put_back(self.shelf, number));
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
@@ -401,7 +441,7 @@ mod tests {
     fn one_large() -> Pool {
         let mut options = PoolOptions::small();
         options.read = LaneOptions { large: 1, small: 0 };
-        Pool::new(&options).unwrap()
+        Pool::new(&options, 0).unwrap()
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::io;
 use std::rc::Rc;
 
 use crate::block::BlockId;
+use crate::cache::{self, Cache};
 use crate::checkpoint::{self, Checkpoints, Kept};
 use crate::commit::{self, Log};
 use crate::core::{Core, Counters, State};
@@ -140,6 +141,7 @@ pub(crate) fn open(
         identity,
         io: Rc::new(Io::new(disk, tasks.clone())),
         tasks,
+        cache: Cache::new(pool.clone(), cache::shares(options.read_cache_bytes).1).map(RefCell::new),
         pool,
         state: RefCell::new(State {
             index: Index::default(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use crate::block::BlockId;
+use crate::cache::CacheUse;
 use crate::pool::{PoolOptions, PoolUse};
 
 /// Who a volume is: the contents of volume.toml.
@@ -44,12 +45,14 @@ pub struct Options {
     pub queue_depth: u32,
     /// Buffers per lane.
     pub pool: PoolOptions,
+    /// Bytes of the read cache, which come on top of the pool's; 0 = none.
+    pub read_cache_bytes: u64,
     /// Bytes of journal; fixed when the first open lays it out, a multiple of 1 MiB.
     pub journal_bytes: u64,
 }
 
 impl Options {
-    /// Everything at its default: all of the filesystem but 1 GiB, a ring of 256, 64 MiB of journal.
+    /// Everything at its default: all of the filesystem but 1 GiB, a ring of 256, no read cache, 64 MiB of journal.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
@@ -57,6 +60,7 @@ impl Options {
             reserve_bytes: 1 << 30,
             queue_depth: 256,
             pool: PoolOptions::default(),
+            read_cache_bytes: 0,
             journal_bytes: 64 << 20,
         }
     }
@@ -183,6 +187,8 @@ pub struct Stat {
     pub checkpoints: u64,
     /// Buffers in use.
     pub pool: PoolUse,
+    /// The read cache.
+    pub cache: CacheUse,
     /// Whether it takes puts.
     pub state: VolumeState,
 }

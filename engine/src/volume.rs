@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::block::{BlockId, Origin};
 use crate::block_buffer::BlockBuffer;
+use crate::cache;
 use crate::checkpoint;
 use crate::core::Core;
 use crate::device::Disk;
@@ -242,6 +243,7 @@ impl Volume {
             flushes: core.io.syncs(),
             checkpoints: counters.checkpoints.get(),
             pool: core.pool.usage(),
+            cache: core.cache(|cache| cache.usage()).unwrap_or_default(),
             state: volume_state,
         }
     }
@@ -365,5 +367,7 @@ pub(crate) fn new_pool(options: &Options) -> Result<Pool> {
     {
         return Err(Error::misuse("every lane of the pool needs a large buffer"));
     }
-    Pool::new(lanes).map_err(Error::io(format!("mapping {} B for buffers", lanes.bytes())))
+    let (cache_bytes, _) = cache::shares(options.read_cache_bytes);
+    let bytes = lanes.bytes() + cache_bytes;
+    Pool::new(lanes, cache_bytes).map_err(Error::io(format!("mapping {bytes} B for buffers")))
 }

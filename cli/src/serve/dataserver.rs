@@ -101,6 +101,7 @@ async fn resolved(flags: flags::Dataserver) -> anyhow::Result<Config> {
         zone: flags.zone,
         capacity_bytes: flags.capacity,
         reserve_bytes: flags.reserve,
+        read_cache_bytes: flags.read_cache,
         cpus: flags.cpus.unwrap_or_default().0,
         secret_given,
         ..defaults

@@ -27,6 +27,8 @@ pub struct Config {
     pub cpus: Vec<usize>,
     /// Buffers of each volume: the bound on its memory.
     pub pool: PoolOptions,
+    /// Bytes of each volume's read cache, on top of the buffers; 0 = none.
+    pub read_cache_bytes: u64,
     /// The cluster's secret.
     pub secret: ClusterSecret,
     /// Whether the operator gave the secret; without that nothing listens beyond loopback.
@@ -53,12 +55,16 @@ impl Config {
             reserve_bytes: None,
             cpus: Vec::new(),
             pool: default_pool(),
+            read_cache_bytes: DEFAULT_READ_CACHE_BYTES,
             secret,
             secret_given: false,
             deadlines: Deadlines::default(),
         }
     }
 }
+
+/// The read cache of a volume unless told otherwise: small beside its buffers, so that several volumes fit any machine.
+pub const DEFAULT_READ_CACHE_BYTES: u64 = 64 << 20;
 
 /// The buffers of a volume unless told otherwise: about 104 MiB, touched as they are used.
 pub fn default_pool() -> PoolOptions {

@@ -25,6 +25,6 @@ mod signal;
 mod volume_thread;
 mod write;
 
-pub use config::{Config, Deadlines, default_pool};
+pub use config::{Config, DEFAULT_READ_CACHE_BYTES, Deadlines, default_pool};
 pub use error::{Error, Result};
 pub use server::{Handle, Stopper, VolumePlace, start};

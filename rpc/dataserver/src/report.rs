@@ -57,7 +57,7 @@ pub(crate) fn of(node: &Node, address: &str, directory: &Path, pool_bytes: u64) 
         write_bytes: stat.put_bytes,
         read_bytes: stat.get_bytes,
         flushes: stat.flushes,
-        pool_used_bytes: pool_used_bytes(&stat.pool),
+        pool_used_bytes: pool_used_bytes(&stat.pool) + stat.cache.used_bytes,
         pool_bytes,
         in_flight: node.in_flight(),
         corrupt_blocks: node.damaged_blocks(stat.corrupt, CORRUPT_MAX),

@@ -86,6 +86,7 @@ pub fn start(config: Config) -> Result<Handle> {
             capacity_bytes: config.capacity_bytes,
             reserve_bytes: config.reserve_bytes,
             pool: config.pool.clone(),
+            read_cache_bytes: config.read_cache_bytes,
             secret: config.secret.clone(),
             deadlines: config.deadlines,
             cpu: (!config.cpus.is_empty()).then(|| config.cpus[at % config.cpus.len()]),

@@ -37,6 +37,7 @@ pub(crate) struct Setup {
     pub capacity_bytes: Option<u64>,
     pub reserve_bytes: Option<u64>,
     pub pool: PoolOptions,
+    pub read_cache_bytes: u64,
     pub secret: ClusterSecret,
     pub deadlines: Deadlines,
     pub cpu: Option<usize>,
@@ -145,6 +146,7 @@ fn remembered(setup: &Setup) -> (VolumeId, Incarnation) {
 fn open(setup: &Setup, cluster: Option<ClusterId>) -> engine::Result<Volume> {
     let mut options = Options::new(&setup.directory);
     options.pool = setup.pool.clone();
+    options.read_cache_bytes = setup.read_cache_bytes;
     options.capacity_bytes = setup.capacity_bytes.unwrap_or(0);
     if let Some(reserve_bytes) = setup.reserve_bytes {
         options.reserve_bytes = reserve_bytes;
@@ -252,7 +254,7 @@ async fn serve(mut setup: Setup, node: Rc<Node>) {
                 &mut setup.commands,
                 &setup.address,
                 &setup.directory,
-                setup.pool.bytes()
+                setup.pool.bytes() + setup.read_cache_bytes
             ));
             select(accept, obey).await;
         };
