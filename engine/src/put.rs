@@ -11,6 +11,7 @@ use crate::core::{Core, Outcome, PutInFlight};
 use crate::device::{How, Op};
 use crate::error::{Error, Result};
 use crate::layout::{Class, Place, SlotHeader, SlotSeed, Superblock};
+use crate::limits::PAGE_BYTES;
 use crate::pool::Lane;
 use crate::record::{Cut, Record, Replica};
 use crate::space::{Growth, file_name};
@@ -295,13 +296,8 @@ async fn create(core: &Rc<Core>, class: Class, number: u16) -> Result<(), Outcom
     )
 }
 
-/// Writes a segment's first page, durably.
-pub(crate) async fn write_superblock(
-    core: &Rc<Core>,
-    file: crate::device::FileId,
-    number: u16,
-    cut: &Cut,
-) -> io::Result<()> {
+/// A segment's first page.
+pub(crate) fn superblock_page(core: &Core, number: u16, cut: &Cut) -> [u8; PAGE_BYTES] {
     let superblock = Superblock {
         volume: core.identity.volume,
         segment: number,
@@ -310,7 +306,17 @@ pub(crate) async fn write_superblock(
         seed: cut.seed,
         segment_bytes: cut.segment_bytes,
     };
-    let page = superblock.encode();
+    superblock.encode()
+}
+
+/// Writes a segment's first page, durably.
+pub(crate) async fn write_superblock(
+    core: &Rc<Core>,
+    file: crate::device::FileId,
+    number: u16,
+    cut: &Cut,
+) -> io::Result<()> {
+    let page = superblock_page(core, number, cut);
     let mut blank = core.pool.acquire(Lane::Own, page.len()).await?;
     let mut chunk = blank.take(page.len()).expect("a page fits a small buffer");
     chunk.as_mut().copy_from_slice(&page);

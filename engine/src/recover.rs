@@ -23,7 +23,7 @@ use crate::io::Io;
 use crate::journal::{self, Head, JOURNAL_FILES, JournalSeed, Ring};
 use crate::layout::{Class, Place};
 use crate::pool::{Lane, Pool};
-use crate::put::write_superblock;
+use crate::put::{superblock_page, write_superblock};
 use crate::record::{Cut, Record, Replica};
 use crate::snapshot::{self, Snapshot};
 use crate::space::{self, Space};
@@ -345,12 +345,14 @@ fn recover(
     let unsure = std::mem::take(&mut replayed.unsure);
     let touched: BTreeSet<u16> = unsure.values().map(|place| place.segment).collect();
     enter(core, replayed, report)?;
+    // A crash may have come between a record and its superblock, which fsck will want to agree. The record may be
+    // in a checkpoint by then; but until the superblock is written no block comes to the segment.
+    cut_again.extend(core.state.borrow().space.empty());
     for segment in cut_again {
-        // A crash may have come between the record and the superblock, which fsck will want to agree.
         let state = core.state.borrow();
         if let Some((cut, Some(file))) = state.space.segment(segment).map(|one| (one.cut, one.file)) {
             drop(state);
-            match block_on(core, write_superblock(core, file, segment, &cut)) {
+            match block_on(core, renew_superblock(core, file, segment, &cut)) {
                 // Only fsck would miss it, and deletes must be possible on a full disk.
                 Err(error) if checkpoint::is_no_space(&error) => {
                     let what = format!("no room for the superblock of segment {segment} ({error})");
@@ -402,6 +404,19 @@ fn recover(
         }
     }
     Ok(suspects)
+}
+
+/// Writes a superblock unless it is there.
+async fn renew_superblock(core: &Rc<Core>, file: FileId, number: u16, cut: &Cut) -> io::Result<()> {
+    let page = superblock_page(core, number, cut);
+    let mut blank = core.pool.acquire(Lane::Own, page.len()).await?;
+    let chunk = blank.take(page.len()).expect("a page fits a small buffer");
+    if core.io.read(file, 0, chunk).await?.as_ref() == page {
+        return Ok(());
+    }
+    // One buffer at a time, or two of these could wait for each other's.
+    drop(blank);
+    write_superblock(core, file, number, cut).await
 }
 
 async fn read_journal(core: &Rc<Core>, ring: Ring, files: &[FileId]) -> io::Result<Vec<u8>> {

@@ -189,6 +189,11 @@ impl Space {
         self.file_under_lists(number);
     }
 
+    /// Segments that can be used and hold nothing.
+    pub(crate) fn empty(&self) -> impl Iterator<Item = u16> {
+        self.empty.iter().copied()
+    }
+
     /// Keeps a segment from use, or lets it be used.
     pub(crate) fn set_busy(&mut self, number: u16, busy: bool) {
         if let Some(segment) = self.segments.get_mut(&number) {

@@ -13,7 +13,7 @@ use super::model::{Finding, Model, Shared};
 use super::workload::{self, Phase};
 use super::{CrashPoint, Faults, Image, Rng, SimDisk, Yard};
 use crate::exec::run;
-use crate::layout::Superblock;
+use crate::put::superblock_page;
 use crate::space::file_name;
 use crate::types::ReplicaInfo;
 use crate::volume::Volume;
@@ -89,15 +89,7 @@ impl AddAssign for Counts {
 pub fn check_superblocks(volume: &Volume, disk: &SimDisk) -> Result<(), Finding> {
     let core = volume.core();
     for (number, segment) in core.state.borrow().space.segments() {
-        let superblock = Superblock {
-            volume: core.identity.volume,
-            segment: number,
-            class: segment.cut.class,
-            generation: segment.cut.generation,
-            seed: segment.cut.seed,
-            segment_bytes: segment.cut.segment_bytes,
-        };
-        if disk.page(&file_name(number), 0) != Some(superblock.encode()) {
+        if disk.page(&file_name(number), 0) != Some(superblock_page(core, number, &segment.cut)) {
             return Err(format!(
                 "segment {number} does not say that it is {:?}",
                 segment.cut

@@ -71,6 +71,20 @@ fn every_state_that_a_power_cut_may_leave_is_recovered_from() {
 }
 
 #[test]
+fn an_empty_segment_says_after_recovery_what_the_journal_says() {
+    let yard = Yard::default();
+    let disk = yard.format(1).unwrap();
+    let (volume, _) = yard.open(&disk).unwrap();
+    run(&volume, put(&volume, 16)).unwrap();
+    run(&volume, volume.delete(&[crate::block::BlockId(16)])).unwrap();
+    // The record of its cut is in a checkpoint, as if that had come before the superblock.
+    run(&volume, volume.close()).unwrap();
+    disk.flip("segments/00000000.seg", 8 * 40);
+    let (volume, _) = yard.open(&disk).unwrap();
+    sound(crate::sim::states::check_superblocks(&volume, &disk), 1);
+}
+
+#[test]
 fn suspects_are_confirmed_or_forgotten() {
     let yard = Yard::default();
     let mut found = 0;
