@@ -4,13 +4,12 @@
 //! filled), a chunk freezes into a [`View`] (shared, read only). The frame returns to its pool when the last of
 //! them is dropped, on whatever thread that is.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
+use memmap2::{Advice, MmapMut, MmapOptions};
 
 use crate::pool::{FrameId, PoolShared};
 
@@ -247,13 +246,6 @@ impl AsRef<[u8]> for View {
         // SAFETY: the range lies within the frame; a view comes from a chunk given up, so nobody writes here.
         unsafe { std::slice::from_raw_parts(self.as_ptr(), self.range.len()) }
     }
-}
-
-/// Maps a file that is written beside and renamed in, and so never changes under the map.
-pub(crate) fn map_file(file: &File) -> io::Result<Mmap> {
-    // SAFETY: checkpoints are written under another name and not touched while open here (the volume's lock is
-    // held); whoever truncates one by hand gets SIGBUS, as with any mapped file.
-    unsafe { Mmap::map(file) }
 }
 
 #[cfg(test)]

@@ -78,21 +78,6 @@ pub(crate) enum How {
     Empty,
 }
 
-/// A file's bytes, read or mapped.
-pub(crate) enum Content {
-    Mapped(memmap2::Mmap),
-    Read(Vec<u8>),
-}
-
-impl AsRef<[u8]> for Content {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Read(bytes) => bytes,
-        }
-    }
-}
-
 /// The volume's folder. Names are relative to it, with at most one `/`. These calls block.
 pub(crate) trait Files {
     /// Opens a file for operations; returns its length in bytes too.
@@ -103,8 +88,8 @@ pub(crate) trait Files {
     fn close(&mut self, file: FileId);
     /// Names and lengths of the files in a folder.
     fn list(&self, folder: &str) -> io::Result<Vec<(String, u64)>>;
-    /// A whole file.
-    fn read(&self, name: &str) -> io::Result<Content>;
+    /// A whole file. Read, not mapped: what a failing disk can't give must be an error, and not end the process.
+    fn read(&self, name: &str) -> io::Result<Vec<u8>>;
     /// Replaces a small file atomically and durably.
     fn replace(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
     /// Renames a file over whatever has the new name. Durable after the folder's sync.

@@ -209,8 +209,7 @@ fn take_identity(disk: &mut dyn Disk, options: &Options, expected: Option<[u8; 1
     let content = disk
         .read(identity::FILE)
         .map_err(Error::io("reading volume.toml"))?;
-    let mut identity = identity::decode(content.as_ref())?;
-    drop(content);
+    let mut identity = identity::decode(&content)?;
     if let Some(expected) = expected.filter(|expected| *expected != identity.cluster) {
         return Err(Error::OtherCluster {
             dir: options.dir.clone(),
@@ -239,6 +238,7 @@ fn load_checkpoint(
     ordinals.sort_unstable();
     let mut newest = None;
     let mut kept = Vec::new();
+    let mut unreadable = None;
     for &ordinal in ordinals.iter().rev() {
         let name = checkpoint::file_name(ordinal);
         if kept.len() == 2 {
@@ -247,8 +247,16 @@ fn load_checkpoint(
                 .map_err(Error::io(format!("renaming {name}")))?;
             continue;
         }
-        let content = disk.read(&name).map_err(Error::io(format!("reading {name}")))?;
-        match snapshot::decode(seed, ordinal, content.as_ref()) {
+        let content = match disk.read(&name) {
+            Ok(content) => content,
+            Err(error) => {
+                let note = format!("{name} can't be read ({error}); an older one is used");
+                report.notes.push(note);
+                unreadable = Some(Error::io(format!("reading {name}"))(error));
+                continue;
+            }
+        };
+        match snapshot::decode(seed, ordinal, &content) {
             Ok(snapshot) => {
                 kept.insert(
                     0,
@@ -265,7 +273,7 @@ fn load_checkpoint(
         }
     }
     if newest.is_none() && !ordinals.is_empty() {
-        return Err(Error::damaged("no checkpoint is whole"));
+        return Err(unreadable.unwrap_or_else(|| Error::damaged("no checkpoint is whole")));
     }
     Ok((newest, kept))
 }

@@ -13,7 +13,7 @@ use io_uring::{IoUring, opcode, squeue, types};
 use rustix::event::EventfdFlags;
 use rustix::process::{Resource, Rlimit};
 
-use crate::device::{Completion, Content, Device, FileId, Files, How, Op};
+use crate::device::{Completion, Device, FileId, Files, How, Op};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::pool::Pool;
@@ -325,7 +325,7 @@ impl Files for Uring {
         self.folder.list(folder)
     }
 
-    fn read(&self, name: &str) -> io::Result<Content> {
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         self.folder.read(name)
     }
 

@@ -116,6 +116,22 @@ fn a_read_that_fails_takes_the_replica_out_of_service_and_no_other() {
     assert!(failed > 0, "no read of a block failed");
 }
 
+/// No signal must end the process: it may have other volumes, on other disks.
+#[test]
+fn a_volume_that_can_t_be_read_at_all_is_refused() {
+    let Some((rig, image)) = rig() else { return };
+    for nth in [2, 3] {
+        let fault = Fault::Fail {
+            verb: Verb::Read,
+            nth,
+            for_ever: true,
+        };
+        let tally = with(&rig, &image, ONCE, fault);
+        assert!(tally.findings.is_empty(), "{fault:?}: {tally:#?}");
+        assert_eq!(tally.acknowledged.0, 0, "{tally:#?}");
+    }
+}
+
 #[test]
 fn a_slot_that_the_disk_lost_or_misplaced_is_noticed_and_never_returned() {
     let Some((rig, image)) = rig() else { return };

@@ -5,7 +5,7 @@ use std::io;
 use super::SimDevice;
 use super::pages::Durable;
 use super::world::{Handle, Inode, NameChange, apply_name, folder_of};
-use crate::device::{Content, FileId, Files, How};
+use crate::device::{FileId, Files, How};
 
 impl Files for SimDevice {
     fn open(&mut self, name: &str, how: How) -> io::Result<(FileId, u64)> {
@@ -56,13 +56,12 @@ impl Files for SimDevice {
             .collect())
     }
 
-    fn read(&self, name: &str) -> io::Result<Content> {
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let mut world = self.0.borrow_mut();
         world.name_call(name)?;
         let inode = world.names.get(name).ok_or(io::ErrorKind::NotFound)?;
         let inode = &world.inodes[*inode];
-        let bytes = inode.current.all(inode.length_bytes);
-        Ok(Content::Read(bytes))
+        Ok(inode.current.all(inode.length_bytes))
     }
 
     fn replace(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
