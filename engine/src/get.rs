@@ -58,7 +58,10 @@ pub(crate) async fn get(
         });
     };
     let _pinned = Pinned::new(core, replica.place);
-    match read_units(core, block, replica, offset as usize, end as usize, lane).await {
+    // Copies for repair and checks of replicas are about the disk, and no sign that somebody reads a block.
+    let cached = lane == Lane::Read;
+    let range = offset as usize..end as usize;
+    match read_units(core, block, replica, range, lane, cached).await {
         Ok(verified) => {
             count(&core.counters.gets, 1);
             count(&core.counters.get_bytes, verified.data.len() as u64);
@@ -161,25 +164,26 @@ pub(crate) fn remember_damage(core: &Core, block: BlockId, replica: Replica, wha
     }
 }
 
-/// Reads and verifies a whole replica, whatever its state.
+/// Reads a whole replica from the disk and verifies it, whatever its state.
 pub(crate) async fn verify(core: &Rc<Core>, block: BlockId, replica: Replica) -> Result<(), ReadError> {
     let _pinned = Pinned::new(core, replica.place);
-    read_units(core, block, replica, 0, replica.length as usize, Lane::Read)
+    let all = 0..replica.length as usize;
+    read_units(core, block, replica, all, Lane::Read, false)
         .await
         .map(drop)
 }
 
-/// Bytes `start..end` of a replica, widened to whole units, verified. The error says what did not hold.
+/// A range of a replica's bytes, widened to whole units, verified. The error says what did not hold.
 async fn read_units(
     core: &Rc<Core>,
     block: BlockId,
     replica: Replica,
-    start: usize,
-    end: usize,
+    range: Range<usize>,
     lane: Lane,
+    cached: bool,
 ) -> Result<Verified, ReadError> {
     let block_bytes = replica.length as usize;
-    let units = start / UNIT_BYTES..end.div_ceil(UNIT_BYTES);
+    let units = range.start / UNIT_BYTES..range.end.div_ceil(UNIT_BYTES);
     let bytes = units.start * UNIT_BYTES..(units.end * UNIT_BYTES).min(block_bytes);
     let verified = |data: View, unit_crcs: Vec<u32>| Verified {
         offset: bytes.start as u32,
@@ -188,8 +192,6 @@ async fn read_units(
         block_length: replica.length,
         block_crc32c: replica.crc32c,
     };
-    // Copies for repair and checks of replicas are about the disk, and no sign that somebody reads a block.
-    let cached = lane == Lane::Read;
     let found = cached.then(|| core.cache(|cache| cache.find(block, &replica, units.clone())));
     if let Some((data, unit_crcs)) = found.flatten().flatten() {
         return Ok(verified(data, unit_crcs));

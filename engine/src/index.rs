@@ -66,6 +66,19 @@ pub(crate) struct Index {
 }
 
 impl Index {
+    /// The index of replicas that come in the order of their blocks: built in one go, with full nodes.
+    pub(crate) fn from_sorted(replicas: Vec<(BlockId, Replica)>) -> Self {
+        let mut index = Self::default();
+        for &(_, replica) in &replicas {
+            index.account(replica, u64::wrapping_add);
+        }
+        let entries = replicas
+            .into_iter()
+            .map(|(block, replica)| (block.0, replica.into()));
+        index.entries = entries.collect();
+        index
+    }
+
     pub(crate) fn get(&self, block: BlockId) -> Option<Replica> {
         self.entries.get(&block.0).map(|&entry| entry.into())
     }
@@ -184,6 +197,24 @@ mod tests {
         );
         index.remove(BlockId(2));
         assert_eq!((index.totals(), index.len()), (Totals::default(), 0));
+    }
+
+    #[test]
+    fn built_in_one_go_is_as_entered_one_by_one() {
+        let replicas: Vec<_> = (0..1000)
+            .map(|n| {
+                let state =
+                    [ReplicaState::Live, ReplicaState::Suspect, ReplicaState::Corrupt][n as usize % 3];
+                (BlockId(n * 7), replica(n as u32 + 1, state))
+            })
+            .collect();
+        let mut one_by_one = Index::default();
+        for &(block, replica) in &replicas {
+            one_by_one.insert(block, replica);
+        }
+        let at_once = Index::from_sorted(replicas.clone());
+        assert_eq!(at_once.totals(), one_by_one.totals());
+        assert_eq!(at_once.behind(None).collect::<Vec<_>>(), replicas);
     }
 
     #[test]

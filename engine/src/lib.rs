@@ -53,6 +53,8 @@ mod put;
 mod record;
 #[cfg(feature = "disk")]
 mod recover;
+#[cfg(feature = "disk")]
+mod replay;
 #[cfg(any(feature = "sim", all(test, feature = "disk")))]
 #[doc(hidden)]
 pub mod sim;

@@ -4,11 +4,12 @@
 //! two blocks may stand in one slot, at the end they may not.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::rc::Rc;
 
 use crate::block::BlockId;
+use crate::buffer::Chunk;
 use crate::cache::{self, Cache};
 use crate::checkpoint::{self, Checkpoints, Kept};
 use crate::commit::{self, Log};
@@ -22,77 +23,24 @@ use crate::index::Index;
 use crate::io::Io;
 use crate::journal::{self, Head, JOURNAL_FILES, JournalSeed, Ring};
 use crate::layout::{Class, Place};
+use crate::limits::BLOCK_BYTES_MAX;
 use crate::pool::{Lane, Pool};
 use crate::put::{superblock_page, write_superblock};
 use crate::record::{Cut, Record, Replica};
+use crate::replay::Replayed;
 use crate::snapshot::{self, Snapshot};
 use crate::space::{self, Space};
+use crate::sync::each;
 use crate::tasks::Tasks;
-use crate::types::{Epoch, Identity, OpenReport, Options, ReplicaState};
+use crate::types::{Identity, OpenReport, Options, ReplicaState};
 
-/// Bytes that are zeroed or read at a time.
+/// Bytes that are zeroed at a time.
 const STEP_BYTES: usize = 64 * 1024;
-
-/// The state that replay builds.
-struct Replayed {
-    segments: BTreeMap<u16, (Cut, Vec<u64>)>,
-    replicas: BTreeMap<u64, Replica>,
-    epoch: Option<Epoch>,
-    /// Puts in batches that may not have been flushed, slots and all.
-    unsure: BTreeMap<u64, Place>,
-}
-
-impl Replayed {
-    fn new(snapshot: Snapshot) -> Self {
-        let segments = snapshot
-            .segments
-            .into_iter()
-            .map(|item| (item.number, (item.cut, item.written)));
-        let replicas = snapshot
-            .replicas
-            .into_iter()
-            .map(|(block, replica)| (block.0, replica));
-        Self {
-            segments: segments.collect(),
-            replicas: replicas.collect(),
-            epoch: snapshot.meta.epoch,
-            unsure: BTreeMap::new(),
-        }
-    }
-
-    fn apply(&mut self, record: Record, sure: bool) {
-        match record {
-            Record::Put { block, replica } => {
-                self.replicas.insert(block.0, replica);
-                if sure {
-                    self.unsure.remove(&block.0)
-                } else {
-                    self.unsure.insert(block.0, replica.place)
-                };
-            }
-            Record::Delete { block } => {
-                self.replicas.remove(&block.0);
-                self.unsure.remove(&block.0);
-            }
-            Record::Segment { segment, cut } => {
-                // A snapshot that saw this cut already knows more of it.
-                if self.segments.get(&segment).is_none_or(|(known, _)| *known != cut) {
-                    self.segments.insert(segment, (cut, Vec::new()));
-                }
-            }
-            Record::Epoch(epoch) => {
-                if self.epoch.is_none_or(|seen| seen.number < epoch.number) {
-                    self.epoch = Some(epoch);
-                }
-            }
-            Record::State { block, state } => {
-                if let Some(replica) = self.replicas.get_mut(&block.0) {
-                    replica.state = state;
-                }
-            }
-        }
-    }
-}
+/// Bytes of the journal that are read at a time, and how many such reads are in flight: a large buffer in all.
+const READ_BYTES: usize = BLOCK_BYTES_MAX / READS_AT_ONCE;
+const READS_AT_ONCE: usize = 4;
+/// Puts that are read back at once, as far as there are buffers.
+const VERIFIES_AT_ONCE: usize = 32;
 
 /// Opens the volume on `disk`.
 pub(crate) fn open(
@@ -392,16 +340,36 @@ fn recover(
         Ok(())
     });
     synced.map_err(Error::io("flushing what the journal holds"))?;
+    verify_unsure(core, unsure, report)
+}
+
+/// Reads back puts that may not have been flushed; those that turn out bad.
+fn verify_unsure(
+    core: &Rc<Core>,
+    unsure: BTreeMap<BlockId, Place>,
+    report: &mut OpenReport,
+) -> Result<Vec<BlockId>> {
+    let found = RefCell::new(BTreeMap::new());
+    let verified = each(VERIFIES_AT_ONCE, unsure.into_iter(), |(block, place)| {
+        let found = &found;
+        async move {
+            let replica = core.state.borrow().index.get(block);
+            let live = |replica: &Replica| replica.place == place && replica.state == ReplicaState::Live;
+            let Some(replica) = replica.filter(live) else {
+                return;
+            };
+            let verified = verify(core, block, replica).await;
+            if verified.is_ok() {
+                core.state.borrow_mut().space.note_written(place, replica.length);
+            }
+            found.borrow_mut().insert(block, verified);
+        }
+    });
+    block_on(core, verified);
     let mut suspects = Vec::new();
-    for (&block, &place) in &unsure {
-        let block = BlockId(block);
-        let replica = core.state.borrow().index.get(block);
-        let live = |replica: &Replica| replica.place == place && replica.state == ReplicaState::Live;
-        let Some(replica) = replica.filter(live) else {
-            continue;
-        };
-        match block_on(core, verify(core, block, replica)) {
-            Ok(()) => core.state.borrow_mut().space.note_written(place, replica.length),
+    for (block, verified) in found.into_inner() {
+        match verified {
+            Ok(()) => {}
             Err(ReadError::Trouble(error)) => {
                 return Err(Error::io(format!("verifying block {block}"))(error));
             }
@@ -432,25 +400,41 @@ async fn renew_superblock(core: &Rc<Core>, file: FileId, number: u16, cut: &Cut)
     write_superblock(core, file, number, cut).await
 }
 
+/// The whole ring, read a large buffer at a time with several reads in flight.
 async fn read_journal(core: &Rc<Core>, ring: Ring, files: &[FileId]) -> io::Result<Vec<u8>> {
+    let step_bytes = ring.file_bytes().min(READ_BYTES as u64);
+    // The last step of a file may begin earlier than the one before it ended: the file is no shorter than a step.
+    let starts = (0..ring.file_bytes())
+        .step_by(step_bytes as usize)
+        .map(|at| (at, at.min(ring.file_bytes() - step_bytes)));
+    let mut steps = files
+        .iter()
+        .flat_map(|&file| starts.clone().map(move |(at, from)| (file, at, from)));
     let mut pages = Vec::with_capacity(ring.file_bytes() as usize * files.len());
-    let mut blank = core.pool.acquire(Lane::Own, STEP_BYTES).await?;
-    let mut buffer = blank.take(STEP_BYTES).expect("a small buffer holds 64 KiB");
-    for &file in files {
-        let mut offset_bytes = 0;
-        while offset_bytes < ring.file_bytes() {
-            // The last step may begin earlier than the one before it ended: the file is longer than a step.
-            let from_bytes = offset_bytes.min(ring.file_bytes() - STEP_BYTES as u64);
-            buffer = core.io.read(file, from_bytes, buffer).await?;
-            pages.extend_from_slice(&buffer.as_ref()[(offset_bytes - from_bytes) as usize..]);
-            offset_bytes = from_bytes + STEP_BYTES as u64;
+    let mut blank = core.pool.acquire(Lane::Read, READS_AT_ONCE * READ_BYTES).await?;
+    let mut free: Vec<Chunk> = std::iter::from_fn(|| blank.take(step_bytes as usize))
+        .take(READS_AT_ONCE)
+        .collect();
+    let mut running = VecDeque::new();
+    loop {
+        while let Some(chunk) = free.pop() {
+            let Some((file, at_bytes, from_bytes)) = steps.next() else {
+                break;
+            };
+            let skip_bytes = (at_bytes - from_bytes) as usize;
+            running.push_back((skip_bytes, Box::pin(core.io.read(file, from_bytes, chunk))));
         }
+        let Some((skip_bytes, read)) = running.pop_front() else {
+            return Ok(pages);
+        };
+        let chunk = read.await?;
+        pages.extend_from_slice(&chunk.as_ref()[skip_bytes..]);
+        free.push(chunk);
     }
-    Ok(pages)
 }
 
 /// Opens the segments and claims every replica's slot: each must be there, long enough, and taken once.
-fn enter(core: &Rc<Core>, replayed: Replayed, report: &mut OpenReport) -> Result<()> {
+fn enter(core: &Rc<Core>, mut replayed: Replayed, report: &mut OpenReport) -> Result<()> {
     let mut state = core.state.borrow_mut();
     state.epoch = replayed.epoch;
     for (&number, (cut, written)) in &replayed.segments {
@@ -475,25 +459,33 @@ fn enter(core: &Rc<Core>, replayed: Replayed, report: &mut OpenReport) -> Result
             segment.restore_written(written);
         }
     }
-    for (&block, replica) in &replayed.replicas {
-        let (block, mut replica) = (BlockId(block), *replica);
-        let place = replica.place;
-        let needed_bytes = Class::for_length(replica.length as usize).slot_bytes();
-        let segment = state.space.segment(place.segment);
-        let Some(segment) = segment.filter(|one| one.cut.class.slot_bytes() >= needed_bytes) else {
-            return Err(Error::damaged(format!(
-                "block {block} stands in a slot that can't hold it ({place:?})"
-            )));
-        };
-        if segment.file.is_none() {
+    let mut replicas = replayed.take_replicas();
+    for (block, replica) in &mut replicas {
+        seat(&mut state.space, *block, replica)?;
+        let segment = state.space.segment(replica.place.segment);
+        if segment.is_none_or(|one| one.file.is_none()) {
             replica.state = ReplicaState::Corrupt;
         }
-        if !state.space.claim(place) {
-            return Err(Error::damaged(format!(
-                "block {block} stands in a taken or missing slot ({place:?})"
-            )));
-        }
-        state.index.insert(block, replica);
+    }
+    state.space.file_all_under_lists();
+    state.index = Index::from_sorted(replicas);
+    Ok(())
+}
+
+/// Takes a replica's slot, which must hold it and be free. Which segments have free slots is settled later.
+pub(crate) fn seat(space: &mut Space, block: BlockId, replica: &Replica) -> Result<()> {
+    let place = replica.place;
+    let needed_bytes = Class::for_length(replica.length as usize).slot_bytes();
+    let segment = space.segment(place.segment);
+    if segment.is_none_or(|one| one.cut.class.slot_bytes() < needed_bytes) {
+        return Err(Error::damaged(format!(
+            "block {block} stands in a slot that can't hold it ({place:?})"
+        )));
+    }
+    if !space.mark_used(place) {
+        return Err(Error::damaged(format!(
+            "block {block} stands in a taken or missing slot ({place:?})"
+        )));
     }
     Ok(())
 }

@@ -241,6 +241,15 @@ impl Space {
 
     /// Marks a slot as taken; `false` when there is no such slot or it was taken.
     pub(crate) fn claim(&mut self, place: Place) -> bool {
+        let claimed = self.mark_used(place);
+        if claimed {
+            self.file_under_lists(place.segment);
+        }
+        claimed
+    }
+
+    /// As [`Space::claim`], for very many: [`Space::file_all_under_lists`] must follow the last.
+    pub(crate) fn mark_used(&mut self, place: Place) -> bool {
         let Some(segment) = self.segments.get_mut(&place.segment) else {
             return false;
         };
@@ -249,8 +258,14 @@ impl Space {
         }
         segment.used_count += 1;
         self.used_bytes += segment.cut.class.slot_bytes() as u64;
-        self.file_under_lists(place.segment);
         true
+    }
+
+    pub(crate) fn file_all_under_lists(&mut self) {
+        let numbers: Vec<u16> = self.segments.keys().copied().collect();
+        numbers
+            .into_iter()
+            .for_each(|number| self.file_under_lists(number));
     }
 
     /// Frees a slot, now or after its last reader.

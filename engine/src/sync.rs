@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -63,6 +64,30 @@ impl<T: Clone> Promise<T> {
             }
         })
     }
+}
+
+/// Does `one` with every item, at most so many at a time.
+pub(crate) async fn each<T, F: Future<Output = ()>>(
+    at_once: usize,
+    mut items: impl Iterator<Item = T>,
+    one: impl Fn(T) -> F,
+) {
+    let mut running: Vec<Pin<Box<F>>> = Vec::new();
+    poll_fn(|context| {
+        loop {
+            running.retain_mut(|future| future.as_mut().poll(context).is_pending());
+            let room = at_once - running.len();
+            let begun = running.len();
+            running.extend(items.by_ref().take(room).map(|item| Box::pin(one(item))));
+            if running.is_empty() {
+                return Poll::Ready(());
+            }
+            if running.len() == begun {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await;
 }
 
 /// A queue with one consumer that can wait for something to be in it.
@@ -151,6 +176,27 @@ mod tests {
         promise.keep(6);
         assert_eq!(one.as_mut().poll(&mut context), Poll::Ready(5));
         assert_eq!(two.as_mut().poll(&mut context), Poll::Ready(5));
+    }
+
+    #[test]
+    fn each_item_has_its_turn_and_no_more_run_at_once() {
+        let promises: Vec<Promise<()>> = (0..5).map(|_| Promise::new()).collect();
+        let (begun, ended) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+        let (seen, done) = (&begun, &ended);
+        let mut all = pin!(each(2, promises.iter().enumerate(), |(at, promise)| async move {
+            seen.borrow_mut().push(at);
+            promise.wait().await;
+            done.borrow_mut().push(at);
+        }));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(all.as_mut().poll(&mut context).is_pending());
+        assert_eq!(*begun.borrow(), [0, 1]);
+        promises[1].keep(());
+        assert!(all.as_mut().poll(&mut context).is_pending());
+        assert_eq!((&*begun.borrow(), &*ended.borrow()), (&vec![0, 1, 2], &vec![1]));
+        promises.iter().for_each(|promise| promise.keep(()));
+        assert!(all.as_mut().poll(&mut context).is_ready());
+        assert_eq!(ended.borrow().len(), 5);
     }
 
     #[test]
