@@ -41,6 +41,14 @@ impl Yard {
         Self { options, pool }
     }
 
+    /// The same, with a read cache.
+    pub fn caching(capacity_bytes: u64, read_cache_bytes: u64) -> Self {
+        let mut options = Self::new(capacity_bytes).options;
+        options.read_cache_bytes = read_cache_bytes;
+        let pool = new_pool(&options).expect("memory for buffers");
+        Self { options, pool }
+    }
+
     /// A disk with a formatted volume on it.
     pub fn format(&self, seed: u64) -> Result<SimDisk> {
         let disk = SimDisk::new(seed);

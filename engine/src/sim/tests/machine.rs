@@ -135,7 +135,7 @@ impl StateMachineTest for Machine {
     type Reference = Reference;
 
     fn init_test(seed: &u64) -> Self {
-        let yard = Yard::new(13 << 20);
+        let yard = Yard::caching(13 << 20, 1 << 20);
         let disk = yard.format(*seed).unwrap();
         let mut machine = Self {
             yard,
