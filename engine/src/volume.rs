@@ -55,7 +55,10 @@ impl Volume {
 
     /// Takes the volume's lock and recovers it. Blocks. The volume must be used on this thread only.
     pub fn open(options: Options, expected_cluster: Option<[u8; 16]>) -> Result<(Self, OpenReport)> {
-        if !options.dir.join(identity::FILE).exists() {
+        let identity = options.dir.join(identity::FILE);
+        // A disk that can't tell is not an empty one, to be formatted.
+        let is_there = identity.try_exists();
+        if !is_there.map_err(Error::io(format!("looking for {}", identity.display())))? {
             return Err(Error::NotAVolume { dir: options.dir });
         }
         let filesystem = rustix::fs::statvfs(&options.dir).map_err(|errno| {

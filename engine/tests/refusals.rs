@@ -188,3 +188,12 @@ fn another_process_is_kept_out_and_lets_go_when_it_ends() {
     assert!(told.contains("called `Result::unwrap_err()`"), "{told}");
     assert_eq!(yard.open().0.stat().replicas, 2);
 }
+
+#[test]
+fn a_folder_that_can_t_be_looked_into_is_not_called_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let circle = dir.path().join("circle");
+    std::os::unix::fs::symlink(&circle, &circle).unwrap();
+    let error = Volume::open(Options::new(&circle), None).map(drop).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+}

@@ -80,9 +80,10 @@ pub fn run(folder: &Path, iterations: u64, seed: u64, mut each: impl FnMut(&Tall
         tally.verified += known.verified;
         tally.suspects += known.suspects;
         if !status.success() || known.checks != 1 {
-            tally
-                .findings
-                .push(format!("iteration {iteration}: the check ended with {status}"));
+            tally.findings.push(format!(
+                "iteration {iteration}: the check ended with {status} {:?}",
+                known.refusals
+            ));
         }
         let told = |what: &String| format!("iteration {iteration}: {what}");
         tally.findings.extend(known.findings.iter().map(told));

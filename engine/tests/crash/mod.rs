@@ -18,6 +18,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::{env, io};
 
 use check::Check;
+use log::{Event, Log};
 use workload::Work;
 
 const TASK: &str = "BLOCKYARD_CRASH_TASK";
@@ -85,19 +86,20 @@ impl Task {
     }
 }
 
-/// Does a child's task, if this process has one. An error of the volume is told by the exit status.
+/// Does a child's task, if this process has one. An error of the volume goes to the log and the exit status.
 pub fn child() -> bool {
     let Ok(text) = env::var(TASK) else {
         return false;
     };
     // A parent that was killed can't end its child by itself.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    let ended = match Task::from_text(&text).expect("a task") {
-        Task::Work(task) => workload::work(&task),
-        Task::Check(task) => check::check(&task),
+    let (log, ended) = match Task::from_text(&text).expect("a task") {
+        Task::Work(task) => (task.log.clone(), workload::work(&task)),
+        Task::Check(task) => (task.log.clone(), check::check(&task)),
     };
     if let Err(error) = ended {
-        eprintln!("child: {error}");
+        let mut log = Log::append(&log).expect("a log");
+        log.write(Event::Refusal(&format!("ended: {error}")));
         std::process::exit(EXIT_ERROR);
     }
     true

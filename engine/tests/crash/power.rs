@@ -195,7 +195,8 @@ fn recover(
         match recovered {
             Err(error) => findings.push(format!("refused: {error}")),
             Ok((_, status)) if !status.success() => {
-                findings.push(format!("ended: the check ended with {status}"))
+                let why = known.refusals.last().cloned().unwrap_or_default();
+                findings.push(format!("ended: the check ended with {status} {why}"));
             }
             Ok(_) if known.checks == before.checks && findings.is_empty() => {
                 findings.push("refused: the check came to no end".to_owned());
