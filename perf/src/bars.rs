@@ -31,6 +31,7 @@ impl UploadLimit {
 #[derive(Clone, Copy, Debug)]
 enum Rule {
     RatioAtLeast(f64),
+    ValueAtLeast(f64),
     ValueAtMost(f64),
 }
 
@@ -51,7 +52,7 @@ const fn bar(scenario: &'static str, case: &'static str, metric: &'static str, r
     }
 }
 
-use Rule::{RatioAtLeast, ValueAtMost};
+use Rule::{RatioAtLeast, ValueAtLeast, ValueAtMost};
 
 const BARS: &[Bar] = &[
     bar("cluster", "upload, 4 streams", "throughput", RatioAtLeast(0.6)),
@@ -59,13 +60,92 @@ const BARS: &[Bar] = &[
     bar("cluster", "upload, 4 streams", "disk flushes", RatioAtLeast(1.0)),
     bar("cluster", "download, 4 streams", "throughput", RatioAtLeast(0.7)),
     bar("cluster", "download, 4 streams", "cpu", ValueAtMost(1.0)),
-    bar("engine", "put 4 MiB, depth 4", "throughput", RatioAtLeast(0.95)),
-    bar("engine", "put 4 MiB, depth 4", "cpu", ValueAtMost(0.15)),
+    bar(
+        "engine",
+        "put 4 MiB, depth 4, zero-filled",
+        "throughput",
+        RatioAtLeast(0.95),
+    ),
+    bar(
+        "engine",
+        "put 4 MiB, depth 4, recycled",
+        "throughput",
+        RatioAtLeast(0.95),
+    ),
+    bar(
+        "engine",
+        "put 4 MiB, depth 16, zero-filled",
+        "throughput",
+        RatioAtLeast(0.95),
+    ),
+    bar(
+        "engine",
+        "put 4 MiB, depth 16, recycled",
+        "throughput",
+        RatioAtLeast(0.95),
+    ),
+    bar(
+        "engine",
+        "put 4 MiB, depth 4, zero-filled",
+        "cpu",
+        ValueAtMost(0.15),
+    ),
+    bar("engine", "put 4 MiB, depth 4, recycled", "cpu", ValueAtMost(0.15)),
+    bar(
+        "engine",
+        "put 4 MiB, depth 16, recycled",
+        "cpu",
+        ValueAtMost(0.15),
+    ),
     bar("engine", "get 4 MiB, depth 4", "throughput", RatioAtLeast(0.95)),
+    bar("engine", "get 4 MiB, depth 16", "throughput", RatioAtLeast(0.95)),
     bar("engine", "get 4 MiB, depth 4", "cpu", ValueAtMost(0.12)),
-    bar("engine", "put 64 KiB, depth 16", "throughput", RatioAtLeast(0.8)),
+    bar("engine", "get 4 MiB, depth 16", "cpu", ValueAtMost(0.12)),
+    bar(
+        "engine",
+        "put 64 KiB, depth 16, zero-filled",
+        "throughput",
+        RatioAtLeast(0.8),
+    ),
+    bar(
+        "engine",
+        "put 64 KiB, depth 16, recycled",
+        "throughput",
+        RatioAtLeast(0.8),
+    ),
     bar("engine", "get 64 KiB, depth 16", "throughput", RatioAtLeast(0.9)),
+    bar(
+        "engine",
+        "range 64 KiB of 4 MiB, depth 16",
+        "throughput",
+        RatioAtLeast(0.6),
+    ),
+    bar(
+        "engine",
+        "hot get 4 MiB",
+        "throughput",
+        ValueAtLeast(5.0 * 1024.0),
+    ),
+    bar(
+        "engine",
+        "hot get 64 KiB",
+        "throughput",
+        ValueAtLeast(5.0 * 1024.0),
+    ),
+    bar("index", "1000000 replicas", "clean start", ValueAtMost(1.0)),
+    bar("index", "1000000 replicas", "crashed start", ValueAtMost(3.0)),
+    bar("index", "1000000 replicas", "memory", ValueAtMost(64.0)),
+    bar("index", "1000000 replicas", "puts", RatioAtLeast(0.9)),
 ];
+
+/// The bar that a row is held against, as the number it is drawn at: a ratio for throughputs, else a value.
+pub(crate) fn threshold(row: &Row) -> Option<f64> {
+    let bar = BARS
+        .iter()
+        .find(|bar| bar.scenario == row.scenario && bar.case == row.case && bar.metric == row.metric)?;
+    let (RatioAtLeast(value) | ValueAtLeast(value) | ValueAtMost(value)) = bar.rule;
+    Some(value)
+}
 
 /// A bar held against a run.
 #[derive(Clone, PartialEq, Debug)]
@@ -97,6 +177,12 @@ fn hold(bar: &Bar, row: &Row) -> Judged {
             },
             wanted: format!("at least {least:.2}"),
             met: row.ratio.map(|ratio| ratio >= least),
+        },
+        ValueAtLeast(least) => Judged {
+            what,
+            found: format!("{} {}", number(row.value), row.unit),
+            wanted: format!("at least {}", number(least)),
+            met: Some(row.value >= least),
         },
         ValueAtMost(most) => Judged {
             what,

@@ -11,11 +11,14 @@ use crate::scenario;
 #[command(name = "blockyard-perf", version, max_term_width = 100, after_help = scenario::help())]
 pub struct Flags {
     /// What to measure, in this order.
-    #[arg(required = true, value_name = "SCENARIO")]
+    #[arg(required_unless_present = "child", value_name = "SCENARIO")]
     pub scenarios: Vec<String>,
     /// Write the rows to FILE as a JSON array.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write the figures to FILE as a page with plots.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Put the data of the run in a new folder below DIR, on the disk to measure; it is removed afterwards.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,
@@ -44,6 +47,12 @@ pub struct Flags {
     /// Exit with 3 when a bar is missed.
     #[arg(long)]
     pub strict: bool,
+    /// Measure 1,000,000 replicas too, behind the rest: the same as naming `index` as well.
+    #[arg(long)]
+    pub index: bool,
+    /// For perf's own use: do one job in this process and print its figures.
+    #[arg(long, hide = true, value_name = "JOB", exclusive = true)]
+    pub child: Option<String>,
 }
 
 impl Flags {
@@ -54,6 +63,15 @@ impl Flags {
         } else {
             self.size
         }
+    }
+
+    /// The scenarios to run: those named, and the one that `--index` adds.
+    pub(crate) fn chosen(&self) -> Vec<String> {
+        let mut names = self.scenarios.clone();
+        if self.index && !names.iter().any(|name| name == "index") {
+            names.push("index".to_owned());
+        }
+        names
     }
 
     /// Rounds that count.
@@ -91,6 +109,16 @@ mod tests {
         let flags = Flags::parse_from(["blockyard-perf", "cluster", "--size", "64MiB", "--rounds", "3"]);
         assert_eq!((flags.rounds(), flags.size_bytes()), (3, 64 << 20));
         assert_eq!(flags.streams, [4, 1]);
+    }
+
+    #[test]
+    fn a_million_replicas_come_once_and_last() {
+        let chosen = |args: &[&str]| {
+            Flags::parse_from(["blockyard-perf", "engine", "--index"].iter().chain(args)).chosen()
+        };
+        assert_eq!(chosen(&[]), ["engine", "index"]);
+        assert_eq!(chosen(&["index"]), ["engine", "index"]);
+        assert!(Flags::try_parse_from(["blockyard-perf"]).is_err());
     }
 
     #[test]

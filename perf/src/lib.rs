@@ -3,11 +3,14 @@
 //! It knows Blockyard only from outside: a volume through the engine's API, a cluster as processes of the
 //! `blockyard` binary and through the client library.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod backends;
 mod bars;
 mod binary;
+mod child;
 mod cleanup;
+mod content;
 mod context;
 mod disk;
 mod fio;
@@ -17,11 +20,13 @@ mod latency;
 mod machine;
 mod meter;
 mod nodes;
+mod page;
 mod process;
 mod report;
 mod scenario;
 mod scenarios;
 mod stats;
+mod volume;
 mod workload;
 
 use std::process::ExitCode;
@@ -55,8 +60,12 @@ impl From<Verdict> for ExitCode {
 /// # Errors
 /// What kept a scenario from finishing; rows measured before it are printed and written all the same.
 pub fn run(flags: &Flags) -> Result<Verdict> {
+    if let Some(job) = &flags.child {
+        child::serve(job)?;
+        return Ok(Verdict::Done);
+    }
     cleanup::watch_signals()?;
-    let chosen = scenario::choose(&flags.scenarios)?;
+    let chosen = scenario::choose(&flags.chosen())?;
     let mut context = context::Context::new(flags)?;
     let mut outcome = Ok(());
     for scenario in chosen {
@@ -73,6 +82,9 @@ pub fn run(flags: &Flags) -> Result<Verdict> {
     print!("{}", bars::summary(&verdicts));
     if let Some(path) = &flags.json {
         context.report.write_json(path)?;
+    }
+    if let Some(path) = &flags.html {
+        page::write(path, &context.report, &verdicts, &context.machine)?;
     }
     outcome?;
     let missed = verdicts.iter().any(|verdict| verdict.met == Some(false));

@@ -14,9 +14,18 @@ pub(crate) fn cpu_s(pid: u32) -> Result<f64> {
 
 /// Peak resident memory of a process in bytes.
 pub(crate) fn peak_rss_bytes(pid: u32) -> Result<u64> {
+    memory_bytes(pid, "VmHWM:")
+}
+
+/// Resident memory of a process in bytes.
+pub(crate) fn rss_bytes(pid: u32) -> Result<u64> {
+    memory_bytes(pid, "VmRSS:")
+}
+
+fn memory_bytes(pid: u32, name: &str) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))
         .with_context(|| format!("process {pid} is gone: its memory can't be read"))?;
-    parse_peak_rss(&text).with_context(|| format!("/proc/{pid}/status has no VmHWM"))
+    parse_memory(&text, name).with_context(|| format!("/proc/{pid}/status has no {name}"))
 }
 
 /// CPU seconds of this process so far, to the nanosecond.
@@ -41,8 +50,8 @@ fn parse_cpu_ticks(text: &str) -> Option<u64> {
     Some(user + system)
 }
 
-fn parse_peak_rss(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+fn parse_memory(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -73,10 +82,10 @@ mod tests {
     #[test]
     fn status_and_machine() {
         assert_eq!(
-            parse_peak_rss("Name:\tx\nVmPeak:\t  9 kB\nVmHWM:\t  2048 kB\n"),
+            parse_memory("Name:\tx\nVmPeak:\t  9 kB\nVmHWM:\t  2048 kB\n", "VmHWM:"),
             Some(2 << 20)
         );
-        assert_eq!(parse_peak_rss("VmHWM:\t lots\n"), None);
+        assert_eq!(parse_memory("VmHWM:\t lots\n", "VmHWM:"), None);
         let stat = "cpu  10 20 30 4000 500 6 7 8 9 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
         assert_eq!(parse_busy_ticks(stat), Some(10 + 20 + 30 + 6 + 7));
         assert_eq!(parse_busy_ticks("intr 5"), None);
@@ -90,7 +99,8 @@ mod tests {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
         assert!(cpu_s(std::process::id()).unwrap() > 0.0);
-        assert!(peak_rss_bytes(std::process::id()).unwrap() > 1 << 16);
+        let now = rss_bytes(std::process::id()).unwrap();
+        assert!(now > 1 << 16 && peak_rss_bytes(std::process::id()).unwrap() >= now / 2);
         assert!(machine_busy_s().unwrap() > 0.0);
         assert!(cpu_s(u32::MAX).is_err());
     }

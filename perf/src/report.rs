@@ -152,6 +152,14 @@ impl Report {
         }
     }
 
+    pub(crate) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     pub(crate) fn find(&self, scenario: &str, case: &str, metric: &str) -> Option<&Row> {
         self.rows
             .iter()

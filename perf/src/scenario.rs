@@ -24,6 +24,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: scenarios::engine::run,
     },
     Scenario {
+        name: "index",
+        about: "a volume of 1,000,000 replicas: start clean and after a crash, memory a replica, puts",
+        run: scenarios::index::run,
+    },
+    Scenario {
+        name: "backends",
+        about: "the same work through the engine, raw io-uring, tokio-uring, monoio, mmap and threads, beside fio",
+        run: scenarios::backends::run,
+    },
+    Scenario {
         name: "cluster",
         about: "a nameserver and two dataservers as processes: replicated upload and download, beside fio and iperf3",
         run: scenarios::cluster::run,

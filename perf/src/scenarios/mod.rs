@@ -1,8 +1,10 @@
 //! What perf measures, a file for each scenario.
 
+pub(crate) mod backends;
 pub(crate) mod cluster;
 pub(crate) mod engine;
 pub(crate) mod files;
+pub(crate) mod index;
 pub(crate) mod limits;
 mod transfer;
 

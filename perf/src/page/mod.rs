@@ -1,0 +1,283 @@
+//! A run as one self-contained page: what met its bar, plots, the machine, and every row.
+
+mod curves;
+mod group;
+mod strips;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use self::group::{Group, groups};
+use crate::bars::Judged;
+use crate::machine::Machine;
+use crate::report::{Report, Row, number};
+
+/// Writes the page, whole or not at all.
+pub(crate) fn write(path: &Path, report: &Report, judged: &[Judged], machine: &Machine) -> Result<()> {
+    let about = [
+        ("machine", machine.to_string()),
+        ("commit", commit()),
+        ("command", std::env::args().skip(1).collect::<Vec<_>>().join(" ")),
+        (
+            "written",
+            jiff::Zoned::now().strftime("%Y-%m-%d %H:%M %Z").to_string(),
+        ),
+    ];
+    let beside = path.with_added_extension("part");
+    fs::write(&beside, page(report, judged, &about))
+        .and_then(|()| fs::rename(&beside, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The commit of the tree that this program was built from, where there is one.
+fn commit() -> String {
+    let git = Command::new("git")
+        .args([
+            "-C",
+            env!("CARGO_MANIFEST_DIR"),
+            "describe",
+            "--always",
+            "--dirty",
+            "--abbrev=12",
+        ])
+        .output();
+    match git {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        _ => "unknown".to_owned(),
+    }
+}
+
+fn page(report: &Report, judged: &[Judged], about: &[(&str, String)]) -> String {
+    let mut body = String::new();
+    head(&mut body, judged, about);
+    bars(&mut body, judged);
+    let mut scenarios: Vec<&str> = Vec::new();
+    for row in report.rows().iter().filter(|row| row.scenario != "machine") {
+        if !scenarios.contains(&row.scenario.as_str()) {
+            scenarios.push(&row.scenario);
+        }
+    }
+    for scenario in scenarios {
+        let rows: Vec<&Row> = report
+            .rows()
+            .iter()
+            .filter(|row| row.scenario == scenario)
+            .collect();
+        section(&mut body, scenario, &rows);
+    }
+    if !report.notes().is_empty() {
+        body.push_str("<h2>Notes</h2>\n");
+        for note in report.notes() {
+            let _ = writeln!(body, "<p class=soft>{}</p>", escaped(note));
+        }
+    }
+    all_rows(&mut body, report);
+    format!(
+        "<!doctype html>\n<html lang=en>\n<head>\n<meta charset=utf-8>\n\
+         <meta name=viewport content=\"width=device-width, initial-scale=1\">\n<title>Blockyard beside the machine</title>\n\
+         <style>\n{}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n",
+        include_str!("style.css")
+    )
+}
+
+fn head(body: &mut String, judged: &[Judged], about: &[(&str, String)]) {
+    let _ = writeln!(body, "<h1>Blockyard beside the machine</h1>");
+    let met = judged.iter().filter(|judged| judged.met == Some(true)).count();
+    if !judged.is_empty() {
+        let _ = writeln!(body, "<p class=soft>{met} of {} bars met.</p>", judged.len());
+    }
+    body.push_str("<dl>\n");
+    for (name, value) in about {
+        let _ = writeln!(body, "<dt>{name}</dt><dd>{}</dd>", escaped(value));
+    }
+    body.push_str("</dl>\n");
+}
+
+fn bars(body: &mut String, judged: &[Judged]) {
+    if judged.is_empty() {
+        return;
+    }
+    body.push_str(
+        "<h2>Bars</h2>\n<div class=\"card table\"><table>\n<tr><th><th>what<th>found<th>wanted</tr>\n",
+    );
+    for judged in judged {
+        let (class, word) = match judged.met {
+            Some(true) => ("pass", "pass"),
+            Some(false) => ("missed", "below"),
+            None => ("unknown", "unknown"),
+        };
+        let _ = writeln!(
+            body,
+            "<tr><td class={class}>{word}<td>{}<td>{}<td>{}</tr>",
+            escaped(&judged.what),
+            escaped(&judged.found),
+            escaped(&judged.wanted)
+        );
+    }
+    body.push_str("</table></div>\n");
+}
+
+fn section(body: &mut String, scenario: &str, rows: &[&Row]) {
+    let groups = groups(rows);
+    let _ = writeln!(body, "<h2>{}</h2>", escaped(scenario));
+    let mut part = |title: &str, about: &str, draw: &dyn Fn(&Group) -> Option<String>| {
+        let cards: Vec<String> = groups.iter().filter_map(draw).collect();
+        if !cards.is_empty() {
+            let _ = writeln!(
+                body,
+                "<h3>{title}</h3>\n<p class=soft>{about}</p>\n<div class=grid>"
+            );
+            for card in cards {
+                let _ = writeln!(body, "<div class=card>{card}</div>");
+            }
+            body.push_str("</div>\n");
+        }
+    };
+    part(
+        "Throughput",
+        "MiB/s by operations in flight; dashed: the machine's limit in the same run.",
+        &curves::throughput,
+    );
+    part(
+        "Share of the limit",
+        "Throughput as a part of the limit; the grey line is all of it, the dark one the bar.",
+        &strips::shares,
+    );
+    part(
+        "Latency",
+        "Milliseconds on a logarithmic scale: p50, p99 and p99.9 as dots from left to right.",
+        &strips::latencies,
+    );
+    part(
+        "CPU",
+        "CPU-seconds per GiB, less is better; the dark line is the bar.",
+        &strips::cpu,
+    );
+    let others: Vec<&Row> = rows
+        .iter()
+        .copied()
+        .filter(|row| !groups.iter().any(|group| group.has(row)))
+        .collect();
+    let others: Vec<&Row> = others
+        .into_iter()
+        .filter(|row| !row.case.starts_with("limit: "))
+        .collect();
+    if !others.is_empty() {
+        body.push_str("<h3>Other figures</h3>\n<div class=\"card table\">");
+        table(body, others.into_iter());
+        body.push_str("</div>\n");
+    }
+}
+
+fn all_rows(body: &mut String, report: &Report) {
+    body.push_str("<details><summary>Every row</summary>\n<div class=\"card table\">");
+    table(body, report.rows().iter());
+    body.push_str("</div></details>\n");
+}
+
+fn table<'a>(body: &mut String, rows: impl Iterator<Item = &'a Row>) {
+    body.push_str(
+        "<table>\n<tr><th>scenario<th>case<th>metric<th class=number>median<th>unit<th class=number>low – high\
+         <th class=number>limit<th class=number>ratio</tr>\n",
+    );
+    for row in rows {
+        let range = row
+            .low
+            .zip(row.high)
+            .map(|(low, high)| format!("{} – {}", number(low), number(high)));
+        let _ = writeln!(
+            body,
+            "<tr><td>{}<td>{}<td>{}<td class=number>{}<td>{}<td class=number>{}<td class=number>{}<td class=number>{}</tr>",
+            escaped(&row.scenario),
+            escaped(&row.case),
+            escaped(&row.metric),
+            number(row.value),
+            escaped(&row.unit),
+            range.unwrap_or_default(),
+            row.limit.map(number).unwrap_or_default(),
+            row.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
+        );
+    }
+    body.push_str("</table>");
+}
+
+/// Text as it stands in HTML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
+
+/// The colour of a variant: its place in the group.
+fn colour(index: usize) -> String {
+    format!("var(--c{})", index % 7)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Series;
+
+    fn report() -> Report {
+        let mut report = Report::default();
+        for (depth, rate) in [(1, 400.0), (4, 900.0), (16, 1000.0)] {
+            for way in ["blockyard", "<raw>"] {
+                let mut series = Series::new("backends", format!("write 4 MiB, depth {depth}, {way}"));
+                series.add("throughput", "MiB/s", rate);
+                series.add("cpu", "s/GiB", 0.1);
+                series.add("latency p50", "ms", 1.0);
+                series.add("latency p99", "ms", 10.0);
+                series.add("latency p99.9", "ms", 20.0);
+                series.limit("throughput", Some(1100.0));
+                report.series(&series);
+            }
+        }
+        let mut series = Series::new("index", "1000000 replicas");
+        series.add("clean start", "s", 0.5);
+        report.series(&series);
+        report
+    }
+
+    #[test]
+    fn a_page_has_every_part_and_needs_nothing_from_outside() {
+        let report = report();
+        let text = page(
+            &report,
+            &crate::bars::judge(&report),
+            &[("machine", "2 < 3 cores".to_owned())],
+        );
+        for wanted in [
+            "Throughput",
+            "Share of the limit",
+            "Latency",
+            "CPU",
+            "<svg",
+            "2 &lt; 3",
+            "1 of 1 bars",
+            "clean start",
+        ] {
+            assert!(text.contains(wanted), "{wanted}");
+        }
+        assert!(text.contains("&lt;raw&gt;") && !text.contains("<raw>"));
+        for outside in ["http://", "https://", "<script", "url("] {
+            assert!(!text.contains(outside), "{outside}");
+        }
+        assert_eq!(text.matches("<svg").count(), text.matches("</svg>").count());
+        assert_eq!(text.matches("<div").count(), text.matches("</div>").count());
+        assert!(!text.contains("NaN") && !text.contains("inf%"));
+    }
+
+    #[test]
+    fn a_file_is_written_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("page.html");
+        write(&path, &report(), &[], &Machine::here()).unwrap();
+        assert!(fs::read_to_string(&path).unwrap().ends_with("</html>\n"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
