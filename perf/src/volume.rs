@@ -139,7 +139,8 @@ mod tests {
         let places: Vec<_> = ids.iter().map(|&id| (id, UNIT_BYTES)).collect();
         get_all(&volume, &content, &places, UNIT_BYTES, 4, &mut latencies).unwrap();
         assert_eq!(latencies.count(), 12);
-        let other = Content::new(UNIT_BYTES);
+        let mut other = Content::new(3 * UNIT_BYTES);
+        other.crcs[2] ^= 1;
         assert!(get_all(&volume, &other, &[(ids[0], 0)], 3 * UNIT_BYTES, 1, &mut latencies).is_err());
         delete_all(&volume, &ids).unwrap();
         assert_eq!(volume.stat().replicas, 0);
