@@ -83,23 +83,39 @@ impl<'a> Group<'a> {
         self.rows.iter().any(|(_, mine)| std::ptr::eq(*mine, row))
     }
 
-    /// Variant (its place first) and depth of every case.
-    pub(super) fn cases(&self) -> impl Iterator<Item = (usize, &'a str, u32)> + '_ {
-        let of_depth = |&depth: &u32| {
-            let variants = self.variants.iter().enumerate();
-            variants.map(move |(index, variant)| (index, *variant, depth))
-        };
-        self.depths.iter().flat_map(of_depth)
-    }
-
-    /// What a case is called within this group.
-    pub(super) fn label(&self, variant: &str, depth: u32) -> String {
-        if self.variants.len() == 1 {
-            format!("depth {depth}")
-        } else {
-            format!("{variant} · {depth}")
+    /// What there is of every case, depth by depth and for each variant in turn.
+    pub(super) fn cases<T>(&self, value: impl Fn(&str, u32) -> Option<T>) -> Vec<Case<T>> {
+        let mut cases = Vec::new();
+        for &depth in &self.depths {
+            let mut first = self.variants.len() > 1;
+            for (index, &variant) in self.variants.iter().enumerate() {
+                let Some(value) = value(variant, depth) else {
+                    continue;
+                };
+                cases.push(Case {
+                    index,
+                    name: if self.variants.len() > 1 {
+                        variant.to_owned()
+                    } else {
+                        format!("depth {depth}")
+                    },
+                    heading: std::mem::take(&mut first).then_some(depth),
+                    value,
+                });
+            }
         }
+        cases
     }
+}
+
+/// One line of a strip.
+pub(super) struct Case<T> {
+    /// The variant's place.
+    pub index: usize,
+    pub name: String,
+    /// Stands above the line: the depth, before the first of several variants.
+    pub heading: Option<u32>,
+    pub value: T,
 }
 
 #[cfg(test)]

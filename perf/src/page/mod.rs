@@ -157,6 +157,11 @@ fn section(body: &mut String, scenario: &str, rows: &[&Row]) {
         "CPU-seconds per GiB, less is better; the dark line is the bar.",
         &strips::cpu,
     );
+    part(
+        "Memory",
+        "Peak resident memory of the process that did it, in MiB; for mmap with the pages of the file.",
+        &strips::memory,
+    );
     let others: Vec<&Row> = rows
         .iter()
         .copied()

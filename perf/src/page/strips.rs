@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::group::Group;
+use super::group::{Case, Group};
 use super::{colour, escaped};
 use crate::bars::threshold;
 use crate::report::number;
+
+/// The left end of all scales: nothing is timed more finely.
+const MS_MIN: f64 = 1e-3;
 
 /// Ratios to the limit.
 pub(super) fn shares(group: &Group) -> Option<String> {
@@ -25,20 +28,23 @@ pub(super) fn cpu(group: &Group) -> Option<String> {
     bars(group, value, None)
 }
 
+/// The most memory that a process took.
+pub(super) fn memory(group: &Group) -> Option<String> {
+    let value = |variant: &str, depth| Some((group.find(variant, depth, "peak memory")?.value, None));
+    bars(group, value, None)
+}
+
 /// A bar for each case with a value (and a threshold to be marked); `full` is marked on all.
 fn bars(
     group: &Group,
     value: impl Fn(&str, u32) -> Option<(f64, Option<f64>)>,
     full: Option<f64>,
 ) -> Option<String> {
-    let cases: Vec<_> = group
-        .cases()
-        .filter_map(|(index, variant, depth)| Some((index, variant, depth, value(variant, depth)?)))
-        .collect();
-    let marks = cases.iter().filter_map(|(.., (_, mark))| *mark).chain(full);
+    let cases = group.cases(value);
+    let marks = cases.iter().filter_map(|case| case.value.1).chain(full);
     let highest = cases
         .iter()
-        .map(|(.., (value, _))| *value)
+        .map(|case| case.value.0)
         .chain(marks)
         .fold(0.0, f64::max);
     if cases.is_empty() || highest <= 0.0 {
@@ -47,14 +53,16 @@ fn bars(
     // A little room, so that marks at the end are seen.
     let percent = |value: f64| value / (highest * 1.03) * 100.0;
     let mut html = format!("<h4>{}</h4>\n", escaped(group.work));
-    for (index, variant, depth, (value, mark)) in cases {
+    for case in cases {
+        heading(&mut html, &case);
+        let (value, mark) = case.value;
         let _ = write!(
             html,
             "<div class=bar><span class=name>{}</span><div class=track>\
              <div class=fill style=\"width:{:.1}%;background:{}\"></div>",
-            escaped(&group.label(variant, depth)),
+            escaped(&case.name),
             percent(value),
-            colour(index)
+            colour(case.index)
         );
         if let Some(full) = full {
             let _ = write!(
@@ -77,49 +85,35 @@ fn bars(
 
 /// p50, p99 and p99.9 of each case, on one logarithmic scale.
 pub(super) fn latencies(group: &Group) -> Option<String> {
-    let cases: Vec<_> = group
-        .cases()
-        .filter_map(|(index, variant, depth)| {
-            let ms = |name: &str| {
-                Some(
-                    group
-                        .find(variant, depth, &format!("latency {name}"))?
-                        .value
-                        .max(1e-3),
-                )
-            };
-            Some((index, variant, depth, [ms("p50")?, ms("p99")?, ms("p99.9")?]))
-        })
-        .collect();
-    let all = || cases.iter().flat_map(|(.., ms)| ms);
-    let lowest = all().copied().fold(f64::INFINITY, f64::min).log10().floor();
-    let highest = all()
-        .copied()
-        .fold(0.0, f64::max)
-        .log10()
-        .ceil()
-        .max(lowest + 1.0);
+    let cases = group.cases(|variant, depth| {
+        let ms = |name: &str| Some(group.find(variant, depth, &format!("latency {name}"))?.value);
+        Some([ms("p50")?, ms("p99")?, ms("p99.9")?].map(|ms| ms.max(MS_MIN)))
+    });
     if cases.is_empty() {
         return None;
     }
+    let all = || cases.iter().flat_map(|case| case.value);
+    let lowest = all().fold(f64::INFINITY, f64::min).log10().floor();
+    let highest = all().fold(MS_MIN, f64::max).log10().ceil().max(lowest + 1.0);
     let percent = |ms: f64| (ms.log10() - lowest) / (highest - lowest) * 100.0;
     let mut html = format!("<h4>{}</h4>\n", escaped(group.work));
-    for (index, variant, depth, ms) in &cases {
-        let colour = colour(*index);
+    for case in &cases {
+        heading(&mut html, case);
+        let (ms, colour) = (case.value, colour(case.index));
         let [first, .., last] = ms.map(percent);
         let _ = write!(
             html,
             "<div class=bar><span class=name>{}</span><div class=track>\
              <div class=span style=\"left:{first:.1}%;width:{:.1}%;background:{colour}\"></div>",
-            escaped(&group.label(variant, *depth)),
+            escaped(&case.name),
             last - first
         );
         for (name, ms) in ["p50", "p99", "p99.9"].into_iter().zip(ms) {
             let _ = write!(
                 html,
                 "<div class=dot style=\"left:{:.1}%;background:{colour}\" title=\"{name} {} ms\"></div>",
-                percent(*ms),
-                number(*ms)
+                percent(ms),
+                number(ms)
             );
         }
         let _ = writeln!(html, "</div><span class=value>{}</span></div>", number(ms[1]));
@@ -133,4 +127,10 @@ pub(super) fn latencies(group: &Group) -> Option<String> {
     }
     html.push_str("</div><span class=value>ms</span></div>\n");
     Some(html)
+}
+
+fn heading<T>(html: &mut String, case: &Case<T>) {
+    if let Some(depth) = case.heading {
+        let _ = writeln!(html, "<div class=depth>depth {depth}</div>");
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use blockyard_engine::{LaneOptions, Options};
+use blockyard_engine::{Options, PoolOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::child;
@@ -122,11 +122,9 @@ pub(crate) fn work(job: &Job) -> Result<Found> {
 impl Job {
     fn options(&self, folder: &Path) -> Options {
         let mut options = volume::options(folder, self.capacity_bytes);
-        let lane = LaneOptions {
-            large: 1,
-            small: DEPTH as u32 + 8,
-        };
-        options.pool.head = lane;
+        // Few large buffers: registering them takes longer than to start. Small ones for the puts in flight.
+        options.pool = PoolOptions::small();
+        options.pool.head.small = DEPTH as u32 + 8;
         options
     }
 }

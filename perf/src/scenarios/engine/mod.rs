@@ -1,6 +1,7 @@
 //! `engine`: one volume in this process, durable puts and verified gets, beside fio at the same depth.
 
 mod case;
+mod hot;
 
 use std::fs;
 use std::path::Path;
@@ -85,6 +86,7 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     for case in &mut cases {
         case.report(context);
     }
+    hot::run(context, &worn_folder, worn_bytes, &lengths)?;
     memory(context)?;
     context.report.note(
         "engine: cpu has all that this process does, the CRC32C of every 64 KiB put and got included; a socket's copy \
