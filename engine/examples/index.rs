@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use blockyard_engine::block::{BlockId, Origin};
 use blockyard_engine::{Lane, Options, Volume, exec};
+use rustix::time::{ClockId, clock_gettime};
 
 const IN_FLIGHT: u64 = 64;
 /// Puts of one measure of their rate.
@@ -114,19 +115,26 @@ fn start_in_a_process_of_its_own(dir: &Path) -> Done {
 /// Opens the volume and leaves it as it was: the opening alone changes nothing that the next one would miss.
 fn start(dir: &Path) -> Done {
     let before_bytes = resident_bytes()?;
-    let begun = Instant::now();
+    let (begun, cpu_before) = (Instant::now(), cpu_seconds());
     let (volume, report) = Volume::open(options(dir), None)?;
-    let seconds = begun.elapsed().as_secs_f64();
+    let (seconds, cpu_seconds) = (begun.elapsed().as_secs_f64(), cpu_seconds() - cpu_before);
     let memory_bytes = resident_bytes()? - before_bytes;
     let replicas = report.replicas;
     println!(
-        "  {replicas} replicas, {} records replayed, {} suspects: started in {seconds:.3} s, {:.1} MiB resident",
+        "  {replicas} replicas, {} records replayed, {} suspects: started in {seconds:.3} s \
+         ({cpu_seconds:.3} CPU-s), {:.1} MiB resident",
         report.replayed_records,
         report.suspects.len(),
         memory_bytes as f64 / (1 << 20) as f64,
     );
     drop(volume);
     Ok(())
+}
+
+/// Processor time of this process so far.
+fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 /// Memory of this process that is resident.

@@ -204,17 +204,19 @@ fn load_checkpoint(
                 continue;
             }
         };
-        match snapshot::decode(seed, ordinal, &content) {
-            Ok(snapshot) => {
-                kept.insert(
-                    0,
-                    Kept {
-                        ordinal,
-                        page: snapshot.meta.head.page,
-                    },
-                );
-                newest.get_or_insert(snapshot);
-            }
+        // Of the older one only the place where its replay begins is needed, and that it is whole.
+        let meta = match newest {
+            None => snapshot::decode(seed, ordinal, &content).map(|found| newest.insert(found).meta),
+            Some(_) => snapshot::check(seed, ordinal, &content),
+        };
+        match meta {
+            Ok(meta) => kept.insert(
+                0,
+                Kept {
+                    ordinal,
+                    page: meta.head.page,
+                },
+            ),
             Err(what) => report
                 .notes
                 .push(format!("{name} is damaged ({what}); an older one is used")),
