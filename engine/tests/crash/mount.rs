@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fuser::BackgroundSession;
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
 use tempfile::TempDir;
 
 use super::disk::{Disk, Image};
@@ -17,7 +19,8 @@ use super::fuse::{FILE, Shared, serve};
 /// Folders of these tests begin so, and go on with the process's id.
 const PREFIX: &str = "blockyard-crash-";
 const TOOLS: [&str; 4] = ["losetup", "mkfs.ext4", "mount", "umount"];
-const UNMOUNT_TRIES: u32 = 200;
+/// The ring of a process that ended lets go of its files a little after it; on a busy machine not so little.
+const BUSY_MAX: Duration = Duration::from_secs(120);
 
 /// A disk that can be mounted. Dropping it takes its mounts, its loop device and its folder away.
 pub struct Rig {
@@ -94,7 +97,7 @@ impl Rig {
         let mounted = self.mount()?;
         fs::create_dir(mounted.volume())?;
         prepare(&mounted.volume());
-        drop(mounted);
+        mounted.unmount()?;
         Ok(self.shared.disk().image())
     }
 
@@ -105,6 +108,7 @@ impl Rig {
         run("mount", &["-t", "ext4", &device.path, text(&point)])?;
         Ok(Mounted {
             point,
+            is_mounted: true,
             _device: device,
         })
     }
@@ -121,9 +125,10 @@ impl Drop for Rig {
     }
 }
 
-/// A mounted disk. Dropping it unmounts it.
+/// A mounted disk. Unmount it before the disk gets another image: what a mount still writes would spoil that.
 pub struct Mounted {
     point: PathBuf,
+    is_mounted: bool,
     // Dropped, and so detached, after the mount is gone.
     _device: Loop,
 }
@@ -132,19 +137,30 @@ impl Mounted {
     pub fn volume(&self) -> PathBuf {
         self.point.join("volume")
     }
+
+    pub fn unmount(mut self) -> io::Result<()> {
+        self.wait_and_unmount()
+    }
+
+    fn wait_and_unmount(&mut self) -> io::Result<()> {
+        let began = Instant::now();
+        loop {
+            match rustix::mount::unmount(&self.point, UnmountFlags::empty()) {
+                Ok(()) => break,
+                Err(Errno::BUSY) if began.elapsed() < BUSY_MAX => thread::sleep(Duration::from_millis(5)),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        self.is_mounted = false;
+        Ok(())
+    }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // The ring of a killed process lets go of its files a little after the process.
-        for _ in 0..UNMOUNT_TRIES {
-            if rustix::mount::unmount(&self.point, rustix::mount::UnmountFlags::empty()).is_ok() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(5));
+        if self.is_mounted && self.wait_and_unmount().is_err() {
+            let _ = run("umount", &["-l", text(&self.point)]);
         }
-        eprintln!("{} stays busy: unmounted lazily", self.point.display());
-        let _ = run("umount", &["-l", text(&self.point)]);
     }
 }
 

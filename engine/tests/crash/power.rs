@@ -150,7 +150,7 @@ fn during(
     let mut cuts = disk.take_cuts();
     cuts.push(disk.power_off(log_bytes));
     drop(disk);
-    drop(mounted);
+    mounted.unmount()?;
     Ok((cuts, status))
 }
 
