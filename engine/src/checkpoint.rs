@@ -14,6 +14,7 @@ use crate::block::BlockId;
 use crate::checksum::crc_seeded;
 use crate::core::{Core, count};
 use crate::device::{FileId, How};
+use crate::journal::Head;
 use crate::pool::Lane;
 use crate::snapshot::{BLOCK_BYTES, Meta, REPLICAS_PER_BLOCK, Writer};
 use crate::sync::Promise;
@@ -49,7 +50,7 @@ pub(crate) fn seed(identity: &Identity) -> u32 {
 pub(crate) struct Kept {
     pub(crate) ordinal: u64,
     /// Where replay from it begins.
-    pub(crate) page: u32,
+    pub(crate) head: Head,
 }
 
 type End = Promise<Result<(), Arc<str>>>;
@@ -82,6 +83,11 @@ impl Checkpoints {
     /// Whether as many are there as are kept: from then on files rotate and none need be made.
     pub(crate) fn is_rotating(&self) -> bool {
         self.kept.borrow().len() == KEPT
+    }
+
+    /// Those that a start may need, oldest first.
+    pub(crate) fn kept(&self) -> Vec<Kept> {
+        self.kept.borrow().iter().copied().collect()
     }
 
     fn newest(&self) -> Option<Kept> {
@@ -118,8 +124,7 @@ pub(crate) async fn ensure_room(core: &Rc<Core>, replicas: u64) -> io::Result<()
     }
     // Ahead of need, so that this is rare.
     let bytes = wanted_bytes + wanted_bytes / 2;
-    let kept: Vec<Kept> = core.checkpoints.kept.borrow().iter().copied().collect();
-    for kept in kept {
+    for kept in core.checkpoints.kept() {
         allocate(core, &file_name(kept.ordinal), bytes).await?;
     }
     allocate(core, SPARE, bytes).await?;
@@ -149,7 +154,12 @@ async fn allocate(core: &Rc<Core>, name: &str, bytes: u64) -> io::Result<()> {
 pub(crate) async fn make_room(core: &Rc<Core>, pages: u32) -> io::Result<()> {
     let ring = core.log.ring();
     loop {
-        let oldest = core.checkpoints.kept.borrow().front().map_or(0, |kept| kept.page);
+        let oldest = core
+            .checkpoints
+            .kept
+            .borrow()
+            .front()
+            .map_or(0, |kept| kept.head.page);
         if ring.distance(oldest, core.log.head().page) + pages < ring.pages() {
             return Ok(());
         }
@@ -163,7 +173,7 @@ pub(crate) async fn make_room(core: &Rc<Core>, pages: u32) -> io::Result<()> {
 pub(crate) fn start_if_due(core: &Rc<Core>) {
     let ring = core.log.ring();
     let since = ring.distance(
-        core.checkpoints.newest().map_or(0, |kept| kept.page),
+        core.checkpoints.newest().map_or(0, |kept| kept.head.page),
         core.log.head().page,
     );
     if since > ring.pages() / DUE_PART && core.state.borrow().failed.is_none() {
@@ -215,7 +225,7 @@ async fn write_one(core: &Rc<Core>) -> io::Result<()> {
     allocate(core, SPARE, bytes_for(core, replicas)).await?;
     let kept = Kept {
         ordinal: core.checkpoints.newest().map_or(1, |kept| kept.ordinal + 1),
-        page: core.log.head().page,
+        head: core.log.head(),
     };
     let (file, _) = core.io.disk(|disk| disk.open(SPARE, How::Existing))?;
     let written = write_blocks(core, file, kept.ordinal).await;
@@ -234,8 +244,14 @@ async fn write_one(core: &Rc<Core>) -> io::Result<()> {
         if all.len() > KEPT { all.pop_front() } else { None }
     };
     if let Some(oldest) = oldest {
-        core.io
-            .disk(|disk| disk.rename(&file_name(oldest.ordinal), SPARE))?;
+        match core
+            .io
+            .disk(|disk| disk.rename(&file_name(oldest.ordinal), SPARE))
+        {
+            // Somebody took it away; the next checkpoint makes the spare anew.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
     }
     count(&core.counters.checkpoints, 1);
     Ok(())

@@ -75,6 +75,11 @@ impl Log {
         self.seed
     }
 
+    /// One of the ring's files.
+    pub(crate) fn file(&self, number: u32) -> FileId {
+        self.files[number as usize]
+    }
+
     pub(crate) fn head(&self) -> Head {
         self.head.get()
     }

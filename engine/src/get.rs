@@ -165,12 +165,15 @@ pub(crate) fn remember_damage(core: &Core, block: BlockId, replica: Replica, wha
 }
 
 /// Reads a whole replica from the disk and verifies it, whatever its state.
-pub(crate) async fn verify(core: &Rc<Core>, block: BlockId, replica: Replica) -> Result<(), ReadError> {
+pub(crate) async fn verify(
+    core: &Rc<Core>,
+    block: BlockId,
+    replica: Replica,
+    lane: Lane,
+) -> Result<(), ReadError> {
     let _pinned = Pinned::new(core, replica.place);
     let all = 0..replica.length as usize;
-    read_units(core, block, replica, all, Lane::Read, false)
-        .await
-        .map(drop)
+    read_units(core, block, replica, all, lane, false).await.map(drop)
 }
 
 /// A range of a replica's bytes, widened to whole units, verified. The error says what did not hold.

@@ -103,6 +103,12 @@ impl Head {
         self.at_next_file(ring)
     }
 
+    /// Where the batch may stand: here, or (when it did not fit) at the start of the next file.
+    pub(crate) fn places(self, ring: Ring) -> impl Iterator<Item = Self> {
+        let next = (!self.page.is_multiple_of(ring.file_pages)).then(|| self.at_next_file(ring));
+        std::iter::once(self).chain(next)
+    }
+
     fn at_next_file(self, ring: Ring) -> Self {
         let page = ring.start_of_next_file(self.page);
         Self {
@@ -266,13 +272,22 @@ fn within_file(ring: Ring, page: u32, pages: &[u8]) -> &[u8] {
     &pages[page as usize * PAGE_BYTES..end as usize * PAGE_BYTES]
 }
 
+/// Follows the batches in `pages`, which lie at `head`, as far as they are whole there and before `until`; the head
+/// behind them, or none when not even the first is what must be there.
+pub(crate) fn follow(seed: JournalSeed, ring: Ring, head: Head, until: Head, pages: &[u8]) -> Option<Head> {
+    let (mut at, mut rest) = (head, pages);
+    while at.sequence < until.sequence
+        && let Some(batch) = decode_batch(seed, rest).filter(|batch| batch.head == at)
+    {
+        at = at.after(ring, batch.pages, batch.seal);
+        rest = &rest[batch.pages as usize * PAGE_BYTES..];
+    }
+    (at != head).then_some(at)
+}
+
 /// The batch expected at `head`, there or (when it did not fit there) at the start of the next file.
 fn next_batch(seed: JournalSeed, ring: Ring, head: Head, pages: &[u8]) -> Option<Batch> {
-    let mut places = vec![head];
-    if !head.page.is_multiple_of(ring.file_pages) {
-        places.push(head.at_next_file(ring));
-    }
-    places.into_iter().find_map(|place| {
+    head.places(ring).find_map(|place| {
         let batch = decode_batch(seed, within_file(ring, place.page, pages))?;
         (batch.head == place).then_some(batch)
     })

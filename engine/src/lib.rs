@@ -55,6 +55,10 @@ mod record;
 mod recover;
 #[cfg(feature = "disk")]
 mod replay;
+#[cfg(feature = "disk")]
+mod scrub;
+#[cfg(feature = "disk")]
+mod scrub_metadata;
 #[cfg(any(feature = "sim", all(test, feature = "disk")))]
 #[doc(hidden)]
 pub mod sim;
@@ -82,6 +86,7 @@ pub use crate::{
     drive::CompletionWait,
     error::{Error, Kind, Result},
     pool::{Lane, LaneOptions, PoolOptions, PoolUse},
+    scrub::{Finding, Scrub, ScrubStatus, ScrubStep},
     types::{
         Epoch, Identity, OpenReport, Options, Receipt, ReplicaInfo, ReplicaState, Stat, Verified, VolumeState,
     },

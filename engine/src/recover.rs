@@ -214,7 +214,7 @@ fn load_checkpoint(
                 0,
                 Kept {
                     ordinal,
-                    page: meta.head.page,
+                    head: meta.head,
                 },
             ),
             Err(what) => report
@@ -360,7 +360,7 @@ fn verify_unsure(
             let Some(replica) = replica.filter(live) else {
                 return;
             };
-            let verified = verify(core, block, replica).await;
+            let verified = verify(core, block, replica, Lane::Read).await;
             if verified.is_ok() {
                 core.state.borrow_mut().space.note_written(place, replica.length);
             }

@@ -189,6 +189,20 @@ fn read(seed: u32, ordinal: u64, bytes: &[u8], keep_replicas: bool) -> Result<Sn
     Err("it has no end".to_owned())
 }
 
+/// Whether the checkpoint ends in this block; none when the block is bad.
+pub(crate) fn ends_in(seed: u32, ordinal: u64, index: usize, block: &[u8]) -> Option<bool> {
+    let mut reader = Reader(open_block(seed, ordinal, index, block)?);
+    while !reader.0.is_empty() {
+        let [tag, _] = reader.take::<2>()?;
+        let length = reader.u16()?;
+        reader.slice(length as usize)?;
+        if tag == END {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
 fn open_block(seed: u32, ordinal: u64, index: usize, block: &[u8]) -> Option<&[u8]> {
     let mut reader = Reader(block);
     let magic: [u8; 4] = reader.take()?;

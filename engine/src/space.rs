@@ -89,6 +89,10 @@ impl Segment {
         self.slots
     }
 
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
     pub(crate) fn written(&self) -> &Slots {
         &self.written
     }

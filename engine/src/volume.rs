@@ -275,7 +275,7 @@ impl Volume {
                 });
             }
         }
-        match get::verify(self.core(), block, replica).await {
+        match get::verify(self.core(), block, replica, Lane::Read).await {
             Ok(()) => {}
             Err(ReadError::Damage(what)) => {
                 get::remember_damage(self.core(), block, replica, &what);
