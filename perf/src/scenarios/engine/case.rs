@@ -29,15 +29,18 @@ pub(super) enum Segments {
     Recycled,
     /// Extents that the filesystem has set aside and nobody has written.
     Fresh,
+    /// Slots that an idle volume has filled with zeros ahead of need.
+    ZeroFilled,
 }
 
 impl Segments {
-    const ALL: [Self; 2] = [Self::Recycled, Self::Fresh];
+    const ALL: [Self; 3] = [Self::Recycled, Self::ZeroFilled, Self::Fresh];
 
     fn name(self) -> &'static str {
         match self {
             Self::Recycled => "recycled",
             Self::Fresh => "fresh",
+            Self::ZeroFilled => "zero-filled",
         }
     }
 }
@@ -188,8 +191,8 @@ impl Case {
                 .series
                 .add("flushes by the volume's own count", "per block", own);
         }
-        // Fresh segments are written once: what they hold goes with their volume.
-        if segments != Segments::Fresh {
+        // Other segments are written once: what they hold goes with their volume.
+        if segments == Segments::Recycled {
             volume::delete_all(on, &ids)?;
         }
         Ok(())

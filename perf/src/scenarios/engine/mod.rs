@@ -6,9 +6,9 @@ mod hot;
 use std::fs;
 use std::path::Path;
 
-use anyhow::Result;
-use blockyard_engine::Volume;
+use anyhow::{Context as _, Result};
 use blockyard_engine::block::BlockId;
+use blockyard_engine::{Volume, exec};
 
 use self::case::{Case, Segments};
 use super::{BLOCK_BYTES, MIB, fio_folder};
@@ -22,6 +22,8 @@ use crate::volume;
 const SCENARIO: &str = "engine";
 const DEPTHS: [u32; 3] = [1, 4, 16];
 const SMALL_BYTES: u64 = 64 << 10;
+/// What one step of filling with zeros may write.
+const ZERO_FILL_STEP_BYTES: u64 = 16 << 20;
 /// The reigns of block ids: those that stay to be read, and those of puts that are timed.
 const KEPT: u32 = 1;
 const TIMED: u32 = 2;
@@ -47,7 +49,6 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
         .iter()
         .flat_map(|length| DEPTHS.map(|depth| Case::new(length, depth)))
         .collect();
-    let put_bytes: u64 = cases.iter().map(Case::put_bytes).sum();
     let worn_folder = context.folder.path().join("worn");
     let worn_bytes = 2 * size_bytes + (1 << 30);
     let worn = new_volume(context, &worn_folder, worn_bytes)?;
@@ -60,26 +61,28 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
             &mut Latencies::default(),
         )?;
     }
-    let mut next_block = 0;
+    let (disk, mut next_block) = (context.disk.clone(), 0);
     for round in 0..=context.flags.rounds() {
         context.say(format_args!("round {round} of {}", context.flags.rounds()));
-        let folder = context.folder.path().join(format!("fresh-{round}"));
-        let fresh = new_volume(context, &folder, put_bytes * 5 / 4 + (512 << 20))?;
-        for case in &mut cases {
+        for (number, case) in cases.iter_mut().enumerate() {
+            let folder = context.folder.path().join(format!("fresh-{round}-{number}"));
+            let fresh = new_volume(context, &folder, 2 * case.put_bytes() * 5 / 4 + (512 << 20))?;
             let mut session = case::Session {
                 fio: fio.then_some(&fio_folder),
-                disk: context.disk.as_ref(),
+                disk: disk.as_ref(),
                 lengths: &lengths,
                 next_block: &mut next_block,
                 counts: round > 0,
             };
             case.put(&mut session, &worn, Segments::Recycled)?;
             case.put(&mut session, &fresh, Segments::Fresh)?;
+            fill_with_zeros(context, &fresh, case.put_bytes())?;
+            case.put(&mut session, &fresh, Segments::ZeroFilled)?;
             case.get(&mut session, &worn)?;
+            volume::close(&fresh)?;
+            drop(fresh);
+            fs::remove_dir_all(&folder)?;
         }
-        volume::close(&fresh)?;
-        drop(fresh);
-        fs::remove_dir_all(&folder)?;
     }
     volume::close(&worn)?;
     drop(worn);
@@ -91,7 +94,7 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     context.report.note(
         "engine: cpu has all that this process does, the CRC32C of every 64 KiB put and got included; a socket's copy \
          into the buffer is not in it. Recycled: slots that were written before; fresh: segments that the filesystem \
-         has only set aside. fio writes over a written file, and flushes its 64 KiB writes once a batch of `depth`, \
+         has only set aside; zero-filled: slots that the idle volume wrote before the clock started. fio writes over a written file, and flushes its 64 KiB writes once a batch of `depth`, \
          its 4 MiB writes never; the volume flushes before each acknowledgement",
     );
     Ok(())
@@ -105,6 +108,20 @@ fn new_volume(context: &mut Context, folder: &Path, capacity_bytes: u64) -> Resu
         context.report.note(format!("engine: {note}"));
     }
     Ok(volume)
+}
+
+/// Has an idle volume fill as many slots as were put: `needed_bytes` of blocks.
+fn fill_with_zeros(context: &mut Context, volume: &Volume, needed_bytes: u64) -> Result<()> {
+    while exec::run(volume, volume.zero_fill(ZERO_FILL_STEP_BYTES)).context("filling slots with zeros")? > 0 {
+    }
+    let filled_bytes = volume.stat().zero_filled_bytes;
+    if filled_bytes < needed_bytes {
+        let (filled, needed) = (filled_bytes >> 20, needed_bytes >> 20);
+        context.report.note(format!(
+            "engine: only {filled} MiB were filled with zeros for {needed} MiB of puts: zero-filled is partly fresh"
+        ));
+    }
+    Ok(())
 }
 
 fn memory(context: &mut Context) -> Result<()> {
