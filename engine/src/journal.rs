@@ -43,6 +43,11 @@ impl Ring {
         }
     }
 
+    /// Whether there can be a journal of this shape.
+    pub(crate) fn is_possible(self) -> bool {
+        (1..=u32::MAX / JOURNAL_FILES).contains(&self.file_pages)
+    }
+
     pub(crate) fn pages(self) -> u32 {
         self.file_pages * JOURNAL_FILES
     }
@@ -93,6 +98,11 @@ impl Head {
             sequence: 1,
             ..Self::default()
         }
+    }
+
+    /// Whether a journal of this shape can have come to this head; one that can't overflows what is counted here.
+    pub(crate) fn is_possible(self, ring: Ring) -> bool {
+        (1..1 << 62).contains(&self.sequence) && self.page < ring.pages() && self.lap < 1 << 31
     }
 
     /// The same head, at a place where `pages` fit without crossing a file.
@@ -172,16 +182,16 @@ pub(crate) fn encode_batch(
 }
 
 /// A batch that passed its CRC; where it belongs is not checked yet.
-struct Batch {
-    head: Head,
+pub(crate) struct Batch {
+    pub(crate) head: Head,
     seal: u32,
     pages: u32,
-    durable_through: u64,
-    records: Vec<Record>,
+    pub(crate) durable_through: u64,
+    pub(crate) records: Vec<Record>,
 }
 
 /// Reads the batch that begins with `bytes`, whatever its sequence.
-fn decode_batch(seed: JournalSeed, bytes: &[u8]) -> Option<Batch> {
+pub(crate) fn decode_batch(seed: JournalSeed, bytes: &[u8]) -> Option<Batch> {
     let mut reader = Reader(bytes);
     let magic: [u8; 4] = reader.take()?;
     let (seal, format, length) = (reader.u32()?, reader.u32()?, reader.u32()? as usize);
@@ -193,6 +203,11 @@ fn decode_batch(seed: JournalSeed, bytes: &[u8]) -> Option<Batch> {
     }
     let (sequence, lap, previous_crc) = (reader.u64()?, reader.u32()?, reader.u32()?);
     let (durable_through, _generation, page) = (reader.u64()?, reader.u64()?, reader.u32()?);
+    let unnamed: [u8; 12] = reader.take()?;
+    // No batch is durable before it is written: believing it would leave puts unverified.
+    if durable_through >= sequence || unnamed != [0; 12] {
+        return None;
+    }
     let mut reader = Reader(&bytes[BATCH_HEADER_BYTES..length]);
     let mut records = Vec::new();
     while !reader.0.is_empty() {

@@ -15,10 +15,18 @@ const SMALL_PAGES_MAX: usize = 4;
 const SMALL_HEADER_BYTES: usize = 128;
 /// Bytes of a header before the unit CRCs.
 const HEADER_FIXED_BYTES: usize = 64;
+/// Bytes of a header that mean something, before the unit CRCs; zeros follow.
+const HEADER_NAMED_BYTES: usize = 48;
+/// Bytes of a superblock that mean something; zeros follow.
+#[cfg(any(test, feature = "fuzzing"))]
+const SUPERBLOCK_NAMED_BYTES: usize = 55;
 const SLOT_MAGIC: [u8; 4] = *b"BYsl";
 const SEGMENT_MAGIC: [u8; 8] = *b"BYsegmnt";
 /// Pages of the largest slot: a whole block and its header.
 pub const SLOT_PAGES_MAX: usize = BLOCK_BYTES_MAX / PAGE_BYTES + 1;
+
+/// Bytes of the longest segment that places can reach into: what is longer on disk is nonsense, and sums overflow.
+pub const SEGMENT_BYTES_MAX: u64 = (PAGE_BYTES + u16::MAX as usize * SLOT_PAGES_MAX * PAGE_BYTES) as u64;
 
 /// The kinds of slots, by pages: each at most a third larger than the one before, so no block wastes over 25%.
 const CLASS_PAGES: [u16; CLASSES] = class_pages();
@@ -158,7 +166,7 @@ pub struct SlotSeed {
 }
 
 impl SlotSeed {
-    fn crc(&self) -> u32 {
+    pub(crate) fn crc(&self) -> u32 {
         let mut bytes = [0; 28];
         bytes[..16].copy_from_slice(&self.volume);
         bytes[16..24].copy_from_slice(&self.segment_seed.to_le_bytes());
@@ -244,6 +252,12 @@ impl SlotHeader {
         if u16::from_le_bytes([bytes[8], bytes[9]]) as u32 != FORMAT || word(12) != 0 {
             return Err("the slot was written by a newer format");
         }
+        if bytes[HEADER_NAMED_BYTES..HEADER_FIXED_BYTES]
+            .iter()
+            .any(|&byte| byte != 0)
+        {
+            return Err("the slot's header holds what this format doesn't know");
+        }
         if header.length == 0 || (header.length as usize).div_ceil(UNIT_BYTES) != units {
             return Err("the slot's header contradicts itself");
         }
@@ -290,7 +304,7 @@ impl Superblock {
     }
 
     /// Reads a superblock's page.
-    #[cfg(test)] // until there is an fsck
+    #[cfg(any(test, feature = "fuzzing"))] // until there is an fsck
     pub fn decode(page: &[u8]) -> Result<Self, &'static str> {
         if page.len() < PAGE_BYTES || page[..8] != SEGMENT_MAGIC {
             return Err("no superblock");
@@ -301,7 +315,16 @@ impl Superblock {
         if read_word(&page[12..16]) != FORMAT {
             return Err("the superblock was written by another format");
         }
+        if page[SUPERBLOCK_NAMED_BYTES..PAGE_BYTES]
+            .iter()
+            .any(|&byte| byte != 0)
+        {
+            return Err("the superblock holds what this format doesn't know");
+        }
         let long = |at: usize| u64::from_le_bytes(page[at..at + 8].try_into().expect("8 bytes"));
+        if long(40) > SEGMENT_BYTES_MAX {
+            return Err("the superblock names an impossible length");
+        }
         Ok(Self {
             volume: page[16..32].try_into().expect("16 bytes"),
             seed: long(32),

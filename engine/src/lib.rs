@@ -33,6 +33,9 @@ pub mod exec;
 mod extents;
 #[cfg(feature = "disk")]
 mod folder;
+#[cfg(any(feature = "fuzzing", all(test, feature = "disk")))]
+#[doc(hidden)]
+pub mod fuzz_doors;
 #[cfg(feature = "disk")]
 mod get;
 #[cfg(feature = "disk")]

@@ -1,7 +1,7 @@
 //! The entries of a volume's journal as bytes. Pure; FORMAT.md draws them. All numbers are little-endian.
 
 use crate::block::BlockId;
-use crate::layout::{Class, Place};
+use crate::layout::{Class, Place, SEGMENT_BYTES_MAX};
 use crate::types::{Epoch, ReplicaState};
 
 /// One change of a volume's state.
@@ -66,6 +66,14 @@ pub(crate) fn state_of(code: u8) -> Option<ReplicaState> {
         .copied()
 }
 
+/// A state and the zeros behind it.
+fn state_in(reader: &mut Reader<'_>) -> Option<ReplicaState> {
+    let [code, 0, 0, 0] = reader.take::<4>()? else {
+        return None;
+    };
+    state_of(code)
+}
+
 impl Replica {
     /// Bytes of a replica without its block's id.
     pub(crate) const BYTES: usize = 20;
@@ -81,14 +89,14 @@ impl Replica {
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Option<Self> {
         let place = Place::unpacked(reader.u32()?);
         let (length, crc32c, seal) = (reader.u32()?, reader.u32()?, reader.u32()?);
-        let [state, _, _, _] = reader.take::<4>()?;
+        let state = state_in(reader)?;
         let valid = (1..=crate::limits::BLOCK_BYTES_MAX as u32).contains(&length);
         valid.then_some(Self {
             place,
             length,
             crc32c,
             seal,
-            state: state_of(state)?,
+            state,
         })
     }
 }
@@ -105,13 +113,16 @@ impl Cut {
     }
 
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Option<Self> {
-        let [class, _] = reader.take::<2>()?;
-        Some(Self {
+        let [class, 0] = reader.take::<2>()? else {
+            return None;
+        };
+        let cut = Self {
             class: Class::new(class)?,
             generation: reader.u32()?,
             seed: reader.u64()?,
             segment_bytes: reader.u64()?,
-        })
+        };
+        (cut.segment_bytes <= SEGMENT_BYTES_MAX).then_some(cut)
     }
 }
 
@@ -151,7 +162,9 @@ impl Record {
 
     /// The next record; `None` when the bytes are none.
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Option<Self> {
-        let [kind, length, _, _] = reader.take::<PREFIX_BYTES>()?;
+        let [kind, length, 0, 0] = reader.take::<PREFIX_BYTES>()? else {
+            return None;
+        };
         let mut body = Reader(reader.slice(length as usize)?);
         let record = match kind {
             PUT => Self::Put {
@@ -171,7 +184,7 @@ impl Record {
             }),
             STATE => Self::State {
                 block: BlockId(body.u64()?),
-                state: state_of(body.take::<4>()?[0])?,
+                state: state_in(&mut body)?,
             },
             _ => return None,
         };
@@ -238,7 +251,7 @@ pub(crate) mod tests {
             0u8..crate::layout::CLASSES as u8,
             any::<u32>(),
             any::<u64>(),
-            any::<u64>(),
+            0..=SEGMENT_BYTES_MAX,
         )
             .prop_map(
                 |(segment, class, generation, seed, segment_bytes)| Record::Segment {

@@ -9,7 +9,7 @@ use crate::types::Epoch;
 
 /// Bytes of each block.
 pub(crate) const BLOCK_BYTES: usize = 64 * 1024;
-const HEADER_BYTES: usize = 32;
+pub(crate) const HEADER_BYTES: usize = 32;
 const MAGIC: [u8; 4] = *b"BYck";
 /// Bytes before an item's own: tag and length.
 const PREFIX_BYTES: usize = 4;
@@ -157,11 +157,14 @@ fn read(seed: u32, ordinal: u64, bytes: &[u8], keep_replicas: bool) -> Result<Sn
         let mut reader = Reader(items);
         while !reader.0.is_empty() {
             let bad = || format!("block {index} holds an item that can't be read");
-            let [tag, _] = reader.take::<2>().ok_or_else(bad)?;
+            let [tag, 0] = reader.take::<2>().ok_or_else(bad)? else {
+                return Err(bad());
+            };
             let length = reader.u16().ok_or_else(bad)?;
             let mut item = Reader(reader.slice(length as usize).ok_or_else(bad)?);
             match tag {
-                META => meta = Some(decode_meta(&mut item).ok_or_else(bad)?),
+                META if meta.is_none() => meta = Some(decode_meta(&mut item).ok_or_else(bad)?),
+                _ if meta.is_none() => return Err("it has no beginning".to_owned()),
                 CUT => segments.push(decode_segment(&mut item).ok_or_else(bad)?),
                 REPLICA => {
                     let replica = decode_replica(&mut item).ok_or_else(bad)?;
@@ -175,7 +178,8 @@ fn read(seed: u32, ordinal: u64, bytes: &[u8], keep_replicas: bool) -> Result<Sn
                     if counts != (Some(segments.len() as u64), Some(replica_count)) {
                         return Err("its counts do not match".to_owned());
                     }
-                    let meta = meta.ok_or("it has no beginning")?;
+                    let meta = meta.filter(|_| item.0.is_empty() && reader.0.is_empty());
+                    let meta = meta.ok_or("there is more behind its end")?;
                     return Ok(Snapshot {
                         meta,
                         segments,
@@ -183,6 +187,9 @@ fn read(seed: u32, ordinal: u64, bytes: &[u8], keep_replicas: bool) -> Result<Sn
                     });
                 }
                 _ => return Err(bad()),
+            }
+            if !item.0.is_empty() {
+                return Err(bad());
             }
         }
     }
@@ -229,16 +236,15 @@ fn decode_meta(item: &mut Reader<'_>) -> Option<Meta> {
     };
     let epoch = match item.u32()? {
         0 => None,
-        _ => Some(Epoch {
+        1 => Some(Epoch {
             number: item.u64()?,
             incarnation: item.take()?,
         }),
+        _ => return None,
     };
-    (head.sequence > 0).then_some(Meta {
-        head,
-        ring: Ring { file_pages },
-        epoch,
-    })
+    let ring = Ring { file_pages };
+    let possible = ring.is_possible() && head.is_possible(ring);
+    possible.then_some(Meta { head, ring, epoch })
 }
 
 fn decode_segment(item: &mut Reader<'_>) -> Option<SegmentItem> {

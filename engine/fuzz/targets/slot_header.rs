@@ -1,0 +1,7 @@
+//! Fuzzes `fuzz_doors::slot_header`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| blockyard_engine_fuzz::run(
+    input,
+    blockyard_engine::fuzz_doors::slot_header
+));
