@@ -281,3 +281,51 @@ fn nothing_out_of_bounds(mut replayed: Replayed) {
         assert!(taken.insert(place));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::Origin;
+    use proptest::prelude::*;
+
+    fn header_input() -> Vec<u8> {
+        let seed = SlotSeed {
+            volume: [1; 16],
+            segment_seed: 2,
+            place: Place { segment: 3, slot: 4 },
+        };
+        let header = SlotHeader {
+            block: BlockId(5),
+            origin: Origin::default(),
+            length: 70_000,
+            generation: 6,
+            crc32c: 7,
+            unit_crcs: vec![8, 9],
+        };
+        let place = seed.place.packed().to_le_bytes();
+        let seed_bytes = [&seed.volume[..], &seed.segment_seed.to_le_bytes(), &place].concat();
+        [seed_bytes, header.encode(&seed).0].concat()
+    }
+
+    #[test]
+    fn a_whole_header_is_decoded_and_a_longer_one_refused() {
+        let input = header_input();
+        assert!(slot_header(&input));
+        let mut bad = input.clone();
+        bad[28 + 10] = 65; // units
+        assert!(!slot_header(&bad));
+        assert!(!slot_header(&input[..40]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_door_breaks(bytes in prop::collection::vec(any::<u8>(), 0..3000), at in 0..100usize, byte: u8) {
+            for door in [slot_header, superblock, journal, checkpoint, volume_toml] {
+                door(&bytes);
+            }
+            let mut input = header_input();
+            input[at] = byte;
+            slot_header(&input);
+        }
+    }
+}

@@ -127,6 +127,11 @@ impl Class {
     }
 }
 
+/// Bytes of the slot that a block of `length_bytes` (1 B to 4 MiB) takes, where there is room for its own class.
+pub fn slot_bytes_for(length_bytes: usize) -> usize {
+    Class::for_length(length_bytes).slot_bytes()
+}
+
 /// A slot: which segment, which of its slots.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Place {

@@ -88,6 +88,7 @@ pub use crate::{
     cache::CacheUse,
     drive::CompletionWait,
     error::{Error, Kind, Result},
+    layout::slot_bytes_for,
     pool::{Lane, LaneOptions, PoolOptions, PoolUse},
     scrub::{Finding, Scrub, ScrubStatus, ScrubStep},
     types::{
