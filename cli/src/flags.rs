@@ -197,6 +197,9 @@ pub struct Dataserver {
     /// Memory of each volume's read cache, such as 1GiB; 0 for none.
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64MiB")]
     pub read_cache: u64,
+    /// Bytes per second at which each volume reads and verifies what it keeps, in the background; 0 for never.
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "16MiB")]
+    pub scrub_rate: u64,
     /// CPUs to pin the volumes' threads to, such as 0,2-5.
     #[arg(long, value_name = "LIST")]
     pub cpus: Option<CpuList>,

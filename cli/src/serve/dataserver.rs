@@ -102,6 +102,7 @@ async fn resolved(flags: flags::Dataserver) -> anyhow::Result<Config> {
         capacity_bytes: flags.capacity,
         reserve_bytes: flags.reserve,
         read_cache_bytes: flags.read_cache,
+        scrub_bytes_per_s: flags.scrub_rate,
         cpus: flags.cpus.unwrap_or_default().0,
         secret_given,
         ..defaults

@@ -29,6 +29,8 @@ pub struct Config {
     pub pool: PoolOptions,
     /// Bytes of each volume's read cache, on top of the buffers; 0 = none.
     pub read_cache_bytes: u64,
+    /// Bytes per second at which each volume reads and verifies what it keeps, in the background; 0 = not at all.
+    pub scrub_bytes_per_s: u64,
     /// The cluster's secret.
     pub secret: ClusterSecret,
     /// Whether the operator gave the secret; without that nothing listens beyond loopback.
@@ -56,6 +58,7 @@ impl Config {
             cpus: Vec::new(),
             pool: default_pool(),
             read_cache_bytes: DEFAULT_READ_CACHE_BYTES,
+            scrub_bytes_per_s: DEFAULT_SCRUB_BYTES_PER_S,
             secret,
             secret_given: false,
             deadlines: Deadlines::default(),
@@ -65,6 +68,9 @@ impl Config {
 
 /// The read cache of a volume unless told otherwise: small beside its buffers, so that several volumes fit any machine.
 pub const DEFAULT_READ_CACHE_BYTES: u64 = 64 << 20;
+
+/// The pace of the scrub unless told otherwise: 4 TB in three days.
+pub const DEFAULT_SCRUB_BYTES_PER_S: u64 = 16 << 20;
 
 /// The buffers of a volume unless told otherwise: about 104 MiB, touched as they are used.
 pub fn default_pool() -> PoolOptions {

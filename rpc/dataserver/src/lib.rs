@@ -19,6 +19,7 @@ mod positions;
 mod read;
 mod repair;
 mod report;
+mod scrub;
 mod server;
 mod service;
 mod signal;

@@ -26,6 +26,7 @@ use crate::error::problem_of;
 use crate::node::Node;
 use crate::positions::Positions;
 use crate::report;
+use crate::scrub;
 use crate::signal::{Signal, within};
 
 /// What a volume's thread starts with.
@@ -38,6 +39,7 @@ pub(crate) struct Setup {
     pub reserve_bytes: Option<u64>,
     pub pool: PoolOptions,
     pub read_cache_bytes: u64,
+    pub scrub_bytes_per_s: u64,
     pub secret: ClusterSecret,
     pub deadlines: Deadlines,
     pub cpu: Option<usize>,
@@ -245,6 +247,7 @@ async fn serve(mut setup: Setup, node: Rc<Node>) {
         }
     });
     let sweeper = monoio::spawn(node.clone().sweep());
+    let scrubber = monoio::spawn(scrub::run(node.clone(), setup.scrub_bytes_per_s));
     let end = {
         let requests = async {
             // Its own future, so that the listener goes when the loop ends.
@@ -269,6 +272,7 @@ async fn serve(mut setup: Setup, node: Rc<Node>) {
     match end {
         End::Stopped => {
             wind_down(&node).await;
+            scrubber.await;
             if let Err(error) = node.volume.close().await {
                 tracing::error!(volume = %node.id, "closing the volume: {error}");
             }
