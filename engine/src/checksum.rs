@@ -32,8 +32,12 @@ pub fn combine(first: u32, second: u32, second_bytes: u64) -> u32 {
 
 /// The CRC32C of `length_bytes` of data from the CRCs of its units.
 pub fn combine_units(units: &[u32], length_bytes: usize) -> u32 {
-    let mut left = length_bytes;
-    units.iter().fold(0, |whole, &unit| {
+    // Nothing to append to: a general combination costs more than the CRC of a small block.
+    let Some((&first, rest)) = units.split_first() else {
+        return 0;
+    };
+    let mut left = length_bytes.saturating_sub(UNIT_BYTES);
+    rest.iter().fold(first, |whole, &unit| {
         let bytes = left.min(UNIT_BYTES);
         left -= bytes;
         combine(whole, unit, bytes as u64)
