@@ -160,7 +160,7 @@ pub(crate) async fn make_room(core: &Rc<Core>, pages: u32) -> io::Result<()> {
             .borrow()
             .front()
             .map_or(0, |kept| kept.head.page);
-        if ring.distance(oldest, core.log.head().page) + pages < ring.pages() {
+        if ring.distance(oldest, core.log.next().page) + pages < ring.pages() {
             return Ok(());
         }
         write(core)

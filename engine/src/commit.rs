@@ -1,17 +1,23 @@
-//! The journal while the volume is open: one task that writes queued records in batches and makes them durable.
+//! The journal while the volume is open: one task that writes queued records in batches, and one a batch that makes
+//! it durable.
 //!
-//! A batch's end: its write and the slot writes of its puts have completed, then the journal and every touched
-//! segment whose extents are not known to be written were synced. One group of flushes serves all that waited.
+//! A batch's end: its write, the slot writes of its puts and the writes of every batch before it have completed,
+//! then the journal and every touched segment whose extents are not known to be written were synced. One group of
+//! flushes serves all that waited. Two batches are under way at a time, so that the disk writes the one while it
+//! flushes the other; they end in order.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
-use std::io;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
+use crate::buffer::Blank;
 use crate::checkpoint;
 use crate::core::{Core, Outcome, count};
 use crate::device::{FileId, Op};
-use crate::journal::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Head, JournalSeed, Ring, encode_batch};
+use crate::io::Running;
+use crate::journal::{
+    BATCH_BYTES_MAX, BATCH_HEADER_BYTES, BATCH_RECORDS_MAX, Head, JournalSeed, Ring, encode_batch,
+};
 use crate::limits::PAGE_BYTES;
 use crate::pool::Lane;
 use crate::record::Record;
@@ -19,6 +25,11 @@ use crate::sync::{Promise, Queue};
 
 /// Pages of the longest batch.
 const BATCH_PAGES_MAX: u32 = (BATCH_BYTES_MAX / PAGE_BYTES) as u32;
+/// Batches under way at a time. A third would only wait: a disk does one flush after another.
+const BATCHES_MAX: usize = 2;
+/// From so many puts in flight on an idle journal takes half of them: in one batch they would all wait for one
+/// flush together, and the disk for all of them.
+const SPLIT_PUTS_MIN: usize = 4;
 
 /// A change that waits for its batch.
 pub(crate) struct Queued {
@@ -45,6 +56,8 @@ pub(crate) struct Log {
     files: Vec<FileId>,
     /// Behind the last batch that is durable and applied.
     head: Cell<Head>,
+    /// Behind the last batch that was begun.
+    next: Cell<Head>,
     stopped: Promise<()>,
 }
 
@@ -63,6 +76,7 @@ impl Log {
             generation,
             files,
             head: Cell::new(head),
+            next: Cell::new(head),
             stopped: Promise::new(),
         }
     }
@@ -84,8 +98,15 @@ impl Log {
         self.head.get()
     }
 
+    /// Behind all that the journal holds or is about to.
+    pub(crate) fn next(&self) -> Head {
+        self.next.get()
+    }
+
+    /// Before the first batch is begun.
     pub(crate) fn set_head(&self, head: Head) {
         self.head.set(head);
+        self.next.set(head);
     }
 
     /// Queues a change; the promise tells when it is durable.
@@ -126,65 +147,184 @@ impl Log {
     }
 }
 
+/// How far a batch is, for the one behind it. `false`: the volume has failed.
+#[derive(Clone)]
+struct Progress {
+    /// All its writes have completed, and its flushes were submitted.
+    flushing: Promise<bool>,
+    /// It is durable and applied, and so is every batch before it.
+    ended: Promise<bool>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self {
+            flushing: Promise::new(),
+            ended: Promise::new(),
+        }
+    }
+}
+
+/// A batch under way.
+struct Batch {
+    queued: Vec<Queued>,
+    /// The write of its pages.
+    writing: Running,
+    journal_file: FileId,
+    /// The head behind it.
+    next: Head,
+    before: Option<Progress>,
+    progress: Progress,
+}
+
 /// The task of the journal: runs until the log is stopped.
 pub(crate) async fn run(core: Rc<Core>) {
-    while core.log.queue.filled().await {
-        if let Err(error) = checkpoint::make_room(&core, 2 * BATCH_PAGES_MAX).await {
-            core.fail("making room in the journal", &error);
-        }
-        let batch: Vec<Queued> = std::iter::from_fn(|| core.log.queue.pop())
-            .take(BATCH_RECORDS_MAX)
-            .collect();
-        let committed = if core.state.borrow().failed.is_some() {
-            None
-        } else {
-            commit(&core, &batch).await
-        };
-        for queued in batch {
-            let refused = queued.refused();
-            if committed.is_some() && refused.is_some() && matches!(queued.record, Record::Put { .. }) {
-                // Its caller hears of it when it is undone: until then a crash would bring the block back.
-                continue;
+    let mut under_way: VecDeque<Progress> = VecDeque::new();
+    loop {
+        while core.log.queue.filled().await {
+            if let Err(error) = checkpoint::make_room(&core, 2 * BATCH_PAGES_MAX).await {
+                core.fail("making room in the journal", &error);
             }
-            if let Some(done) = queued.done {
-                done.keep(match committed {
-                    Some(()) => refused.unwrap_or(Outcome::Done),
-                    None => Outcome::Failed,
-                });
+            while under_way.len() == BATCHES_MAX {
+                under_way[0].ended.wait().await;
+                under_way.pop_front();
             }
+            under_way.retain(|batch| batch.ended.peek().is_none());
+            let blank = core.pool.acquire(Lane::Own, BATCH_BYTES_MAX).await;
+            let blank = match blank {
+                Ok(blank) if core.state.borrow().failed.is_none() => blank,
+                failed => {
+                    if let Err(error) = failed {
+                        core.fail("writing the journal", &error);
+                    }
+                    answer(take(&core, BATCH_RECORDS_MAX), false);
+                    continue;
+                }
+            };
+            let puts = core.state.borrow().puts.len();
+            let most = if under_way.is_empty() && puts >= SPLIT_PUTS_MIN {
+                puts.div_ceil(2).min(BATCH_RECORDS_MAX)
+            } else {
+                BATCH_RECORDS_MAX
+            };
+            let batch = begin(&core, take(&core, most), blank, under_way.back().cloned());
+            under_way.push_back(batch.progress.clone());
+            core.spawn(|core| finish(core, batch));
         }
-        checkpoint::start_if_due(&core);
+        // The end of a batch may queue more.
+        match under_way.pop_front() {
+            Some(batch) => drop(batch.ended.wait().await),
+            None => break,
+        }
     }
     core.log.stopped.keep(());
 }
 
-/// Makes a batch durable and applies it; `None` when the volume has failed.
-async fn commit(core: &Rc<Core>, batch: &[Queued]) -> Option<()> {
-    let (journal_file, next) = match write(core, batch).await {
-        Ok(written) => written,
-        Err(error) => {
-            core.fail("writing the journal", &error);
-            return None;
+fn take(core: &Core, most: usize) -> Vec<Queued> {
+    std::iter::from_fn(|| core.log.queue.pop()).take(most).collect()
+}
+
+/// Starts to write a batch's pages. Does not wait: what undoes a lost put of an older batch is either among the
+/// records, or that batch does not count as durable yet.
+fn begin(core: &Rc<Core>, queued: Vec<Queued>, mut blank: Blank, before: Option<Progress>) -> Batch {
+    let log = &core.log;
+    let durable_through = log.head.get().sequence - 1;
+    let mut records = Vec::new();
+    queued.iter().for_each(|one| one.record.encode(&mut records));
+    let pages = (BATCH_HEADER_BYTES + records.len()).div_ceil(PAGE_BYTES) as u32;
+    let head = log.next.get().fitting(log.ring, pages);
+    let (bytes, next) = encode_batch(
+        log.seed,
+        log.ring,
+        head,
+        durable_through,
+        log.generation,
+        &records,
+    );
+    log.next.set(next);
+    let mut chunk = blank.take(bytes.len()).expect("a batch fits a small buffer");
+    chunk.as_mut().copy_from_slice(&bytes);
+    let (file, offset_bytes) = log.ring.locate(head.page);
+    let journal_file = log.files[file as usize];
+    let writing = core.io.start(Op::Write {
+        file: journal_file,
+        offset_bytes,
+        from: chunk.freeze(),
+    });
+    Batch {
+        queued,
+        writing,
+        journal_file,
+        next,
+        before,
+        progress: Progress::new(),
+    }
+}
+
+/// Brings a batch to its end and answers who waits for it.
+async fn finish(core: Rc<Core>, mut batch: Batch) {
+    let committed = commit(&core, &mut batch).await.is_some();
+    batch.progress.flushing.keep(false); // unless it was kept already
+    answer(batch.queued, committed);
+    batch.progress.ended.keep(committed);
+    checkpoint::start_if_due(&core);
+}
+
+fn answer(queued: Vec<Queued>, committed: bool) {
+    for one in queued {
+        let refused = one.refused();
+        if committed && refused.is_some() && matches!(one.record, Record::Put { .. }) {
+            // Its caller hears of it when it is undone: until then a crash would bring the block back.
+            continue;
         }
-    };
-    for queued in batch {
+        if let Some(done) = one.done {
+            done.keep(match committed {
+                true => refused.unwrap_or(Outcome::Done),
+                false => Outcome::Failed,
+            });
+        }
+    }
+}
+
+/// Makes a batch durable and applies it; `None` when the volume has failed.
+async fn commit(core: &Rc<Core>, batch: &mut Batch) -> Option<()> {
+    if let Err(error) = (&mut batch.writing).await.1 {
+        core.fail("writing the journal", &error);
+        return None;
+    }
+    for queued in &batch.queued {
         if let Some(slot) = &queued.slot
             && slot.wait().await == Outcome::Failed
         {
             return None;
         }
     }
-    if let Err(error) = sync(core, journal_file, batch).await {
-        core.fail("flushing", &error);
+    // Recovery stops at the first torn batch: this one is worth nothing without those before it.
+    if let Some(before) = &batch.before
+        && !before.flushing.wait().await
+    {
+        return None;
+    }
+    let syncs = start_syncs(core, batch);
+    batch.progress.flushing.keep(true);
+    for sync in syncs {
+        if let Err(error) = sync.await.1 {
+            core.fail("flushing", &error);
+            return None;
+        }
+    }
+    if let Some(before) = &batch.before
+        && !before.ended.wait().await
+    {
         return None;
     }
     if core.state.borrow().failed.is_some() {
         // Some flush failed meanwhile, a checkpoint's say: what ours covers may have gone with it, though it says not.
         return None;
     }
-    core.log.head.set(next);
+    core.log.head.set(batch.next);
     count(&core.counters.batches, 1);
-    for queued in batch {
+    for queued in &batch.queued {
         match queued.record {
             // The record is durable, its slot was never written: undo it before anything else.
             Record::Put { block, .. } if queued.refused().is_some() => {
@@ -200,37 +340,12 @@ async fn commit(core: &Rc<Core>, batch: &[Queued]) -> Option<()> {
     Some(())
 }
 
-/// Writes a batch's pages; the file they went to and the head behind them.
-async fn write(core: &Rc<Core>, batch: &[Queued]) -> io::Result<(FileId, Head)> {
-    let log = &core.log;
-    let mut records = Vec::new();
-    batch.iter().for_each(|queued| queued.record.encode(&mut records));
-    let pages = (crate::journal::BATCH_HEADER_BYTES + records.len()).div_ceil(PAGE_BYTES) as u32;
-    let head = log.head.get().fitting(log.ring, pages);
-    // Each batch waits for the one before to be durable in full, so all before this one are.
-    let (bytes, next) = encode_batch(
-        log.seed,
-        log.ring,
-        head,
-        head.sequence - 1,
-        log.generation,
-        &records,
-    );
-    let mut blank = core.pool.acquire(Lane::Own, bytes.len()).await?;
-    let mut chunk = blank.take(bytes.len()).expect("a batch fits a small buffer");
-    chunk.as_mut().copy_from_slice(&bytes);
-    let (file, offset_bytes) = log.ring.locate(head.page);
-    let file = log.files[file as usize];
-    core.io.write(file, offset_bytes, chunk.freeze()).await?;
-    Ok((file, next))
-}
-
 /// Flushes what a batch touched: each segment with new extents, else the journal, and with either the device's cache.
-async fn sync(core: &Rc<Core>, journal_file: FileId, batch: &[Queued]) -> io::Result<()> {
+fn start_syncs(core: &Rc<Core>, batch: &Batch) -> Vec<Running> {
     let mut files = BTreeSet::new();
     {
         let state = core.state.borrow();
-        for queued in batch {
+        for queued in &batch.queued {
             if let Record::Put { replica, .. } = queued.record
                 && !(core.sync_flushes_device && state.space.is_written(replica.place))
                 && let Some(file) = state
@@ -245,14 +360,10 @@ async fn sync(core: &Rc<Core>, journal_file: FileId, batch: &[Queued]) -> io::Re
     // The journal's own extents are written since it was laid out: whichever sync flushes the device makes its
     // batch durable too.
     if files.is_empty() || !core.sync_flushes_device {
-        files.insert(journal_file);
+        files.insert(batch.journal_file);
     }
-    let running: Vec<_> = files
+    files
         .into_iter()
         .map(|file| core.io.start(Op::Sync { file }))
-        .collect();
-    for sync in running {
-        sync.await.1?;
-    }
-    Ok(())
+        .collect()
 }
