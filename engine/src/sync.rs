@@ -113,25 +113,22 @@ impl<T> Queue<T> {
     }
 
     pub(crate) fn push(&self, item: T) {
-        let waker = {
-            let mut state = self.state.borrow_mut();
-            state.items.push_back(item);
-            state.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.change(|state| state.items.push_back(item));
     }
 
     pub(crate) fn push_front(&self, item: T) {
-        self.state.borrow_mut().items.push_front(item);
+        self.change(|state| state.items.push_front(item));
     }
 
     /// No more will come; what is in the queue is still taken.
     pub(crate) fn close(&self) {
+        self.change(|state| state.closed = true);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut QueueState<T>)) {
         let waker = {
             let mut state = self.state.borrow_mut();
-            state.closed = true;
+            change(&mut state);
             state.waker.take()
         };
         if let Some(waker) = waker {
