@@ -167,7 +167,7 @@ impl Row {
             &mut self.cpu_s_per_gib,
             &mut self.puts_per_batch,
         ]
-        .map(median);
+        .map(|values| median(values));
         println!(
             "{:<18}{rate:>8.0} MiB/s {share:>6.2} of fio {cpu:>8.3} CPU-s/GiB {grouped:>6.1} puts a batch",
             self.name
@@ -175,7 +175,7 @@ impl Row {
     }
 }
 
-fn median(values: &mut Vec<f64>) -> f64 {
+fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
