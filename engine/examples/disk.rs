@@ -77,7 +77,7 @@ fn measure(dir: &Path, shape: &Shape, rounds: u64) -> Result<(), Box<dyn Error>>
         get_row.add(&volume, shape, None, |block| get(&volume, shape, block));
         exec::run(&volume, volume.close())?;
         std::fs::remove_dir_all(dir.join("volume"))?;
-        let _ = &filled;
+        filled.put_on_zeros(dir, shape, limit)?;
     }
     for row in &mut rows {
         row.print();
@@ -138,6 +138,32 @@ async fn get(volume: &Volume, shape: &Shape, block: u64) {
 }
 
 impl Row {
+    /// Puts on a volume that has put, and deleted, a few blocks and then filled as much again with zeros.
+    fn put_on_zeros(&mut self, dir: &Path, shape: &Shape, limit: Option<f64>) -> Result<(), Box<dyn Error>> {
+        let volume = open(&dir.join("filled"), shape)?;
+        // Zeros follow what was put: the same blocks over and over, so that the slots ahead stay fresh.
+        let warm: Vec<BlockId> = (0..shape.in_flight)
+            .map(|block| BlockId((1 << 40) + block))
+            .collect();
+        for _ in 0..=shape.blocks / shape.in_flight {
+            many(&volume, shape.in_flight, shape.in_flight, |block| {
+                put(&volume, shape, (1 << 40) + block)
+            });
+            exec::run(&volume, volume.delete(&warm))?;
+        }
+        let start = Instant::now();
+        while exec::run(&volume, volume.zero_fill(16 << 20))? > 0 {}
+        let (zeros, seconds) = (
+            volume.stat().zero_filled_bytes as f64 / MIB,
+            start.elapsed().as_secs_f64(),
+        );
+        println!("{zeros:.0} MiB of zeros at {:.0} MiB/s", zeros / seconds);
+        self.add(&volume, shape, limit, |block| put(&volume, shape, block));
+        exec::run(&volume, volume.close())?;
+        std::fs::remove_dir_all(dir.join("filled"))?;
+        Ok(())
+    }
+
     /// Runs one operation for each block and notes how it went.
     fn add<'a, F: Future<Output = ()> + 'a>(
         &mut self,

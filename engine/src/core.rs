@@ -21,6 +21,7 @@ use crate::space::Space;
 use crate::sync::Promise;
 use crate::tasks::Tasks;
 use crate::types::{Epoch, Identity};
+use crate::zero_fill;
 
 /// How a change ended, for everybody who waits for it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,6 +53,8 @@ pub(crate) struct State {
     pub(crate) new_segments: HashMap<u16, FileId>,
     /// Kept when the growth under way has ended, however it did.
     pub(crate) growing: Option<Promise<()>>,
+    /// The filling with zeros that is under way.
+    pub(crate) filling: Option<zero_fill::Step>,
     /// The first I/O error.
     pub(crate) failed: Option<Arc<str>>,
     pub(crate) closed: bool,
@@ -66,6 +69,7 @@ pub(crate) struct Counters {
     pub(crate) put_bytes: Cell<u64>,
     pub(crate) get_bytes: Cell<u64>,
     pub(crate) batches: Cell<u64>,
+    pub(crate) zero_filled_bytes: Cell<u64>,
     pub(crate) checkpoints: Cell<u64>,
 }
 
@@ -163,6 +167,7 @@ impl Core {
                 let file = state.new_segments.remove(&segment);
                 state.space.set_segment(segment, cut, file);
             }
+            Record::Filled(run) => state.space.end_fill(run, true),
             Record::Epoch(epoch) => {
                 if state.epoch.is_none_or(|seen| seen.number < epoch.number) {
                     state.epoch = Some(epoch);

@@ -80,6 +80,8 @@ mod types;
 mod uring;
 #[cfg(feature = "disk")]
 mod volume;
+#[cfg(feature = "disk")]
+mod zero_fill;
 
 #[cfg(feature = "disk")]
 pub use crate::{

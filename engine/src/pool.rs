@@ -86,7 +86,8 @@ impl PoolOptions {
             self.next,
             self.repair,
             self.read,
-            LaneOptions { large: 0, small: 4 },
+            // The large one is for zeros.
+            LaneOptions { large: 1, small: 4 },
         ]
     }
 

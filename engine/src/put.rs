@@ -180,12 +180,17 @@ async fn take_slot(core: &Rc<Core>, class: Class) -> Result<Place, Outcome> {
         if core.check_writable().is_err() {
             return Err(Outcome::Failed);
         }
-        let (growing, growth) = {
+        let (growing, filling, growth) = {
             let mut state = core.state.borrow_mut();
             if let Some(place) = state.space.take(class) {
                 return Ok(place);
             }
-            (state.growing.clone(), state.space.growth(class))
+            let state = &*state;
+            (
+                state.growing.clone(),
+                state.filling.clone(),
+                state.space.growth(class),
+            )
         };
         if let Some(growing) = growing {
             growing.wait().await;
@@ -196,6 +201,11 @@ async fn take_slot(core: &Rc<Core>, class: Class) -> Result<Place, Outcome> {
             None => Err(Outcome::NoSpace("its capacity is used up".into())),
         };
         if let Err(outcome) = grown {
+            if let (Outcome::NoSpace(_), Some(filling)) = (&outcome, filling) {
+                // The last slots may be those that are being filled with zeros.
+                let _ = filling.wait().await;
+                continue;
+            }
             if matches!(outcome, Outcome::NoSpace(_))
                 && let Some(place) = core.state.borrow_mut().space.take_larger(class)
             {
@@ -207,7 +217,7 @@ async fn take_slot(core: &Rc<Core>, class: Class) -> Result<Place, Outcome> {
 }
 
 /// Makes slots of a class: one growth at a time.
-async fn grow(core: &Rc<Core>, class: Class, growth: Growth) -> Result<(), Outcome> {
+pub(crate) async fn grow(core: &Rc<Core>, class: Class, growth: Growth) -> Result<(), Outcome> {
     let ended = Promise::new();
     core.state.borrow_mut().growing = Some(ended.clone());
     let grown = match growth {

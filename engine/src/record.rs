@@ -15,6 +15,8 @@ pub(crate) enum Record {
     Segment { segment: u16, cut: Cut },
     /// A higher epoch was seen.
     Epoch(Epoch),
+    /// Free slots were filled with zeros, durably.
+    Filled(Run),
     /// A replica goes out of service or back in.
     State { block: BlockId, state: ReplicaState },
 }
@@ -28,6 +30,23 @@ pub(crate) struct Replica {
     /// CRC that seals the slot's header.
     pub(crate) seal: u32,
     pub(crate) state: ReplicaState,
+}
+
+/// Slots of a segment in a row, of one of its cuts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Run {
+    pub(crate) segment: u16,
+    /// Counts the cuts.
+    pub(crate) generation: u32,
+    pub(crate) class: Class,
+    pub(crate) first_slot: u16,
+    pub(crate) slots: u16,
+}
+
+impl Run {
+    pub(crate) fn bytes(&self) -> u64 {
+        u64::from(self.slots) * self.class.slot_bytes() as u64
+    }
 }
 
 /// How a segment is cut into slots.
@@ -46,6 +65,7 @@ const DELETE: u8 = 2;
 const SEGMENT: u8 = 3;
 const EPOCH: u8 = 4;
 const STATE: u8 = 5;
+const FILLED: u8 = 6;
 /// Bytes of the longest record.
 pub(crate) const RECORD_BYTES_MAX: usize = PREFIX_BYTES + PUT_BYTES;
 const PUT_BYTES: usize = 28;
@@ -150,6 +170,14 @@ impl Record {
                 out.extend_from_slice(&epoch.incarnation);
                 EPOCH
             }
+            Self::Filled(run) => {
+                out.extend_from_slice(&run.segment.to_le_bytes());
+                out.extend_from_slice(&run.first_slot.to_le_bytes());
+                out.extend_from_slice(&run.slots.to_le_bytes());
+                out.extend_from_slice(&[run.class.number(), 0]);
+                out.extend_from_slice(&run.generation.to_le_bytes());
+                FILLED
+            }
             Self::State { block, state } => {
                 out.extend_from_slice(&block.0.to_le_bytes());
                 out.extend_from_slice(&[state_code(*state), 0, 0, 0]);
@@ -182,6 +210,17 @@ impl Record {
                 number: body.u64()?,
                 incarnation: body.take()?,
             }),
+            FILLED => {
+                let (segment, first_slot, slots) = (body.u16()?, body.u16()?, body.u16()?);
+                let [class, _] = body.take::<2>()?;
+                Self::Filled(Run {
+                    segment,
+                    generation: body.u32()?,
+                    class: Class::new(class)?,
+                    first_slot,
+                    slots,
+                })
+            }
             STATE => Self::State {
                 block: BlockId(body.u64()?),
                 state: state_in(&mut body)?,
@@ -264,12 +303,24 @@ pub(crate) mod tests {
                     },
                 },
             );
+        let filled = (any::<[u16; 3]>(), any::<u32>(), 0u8..crate::layout::CLASSES as u8).prop_map(
+            |([segment, first_slot, slots], generation, class)| {
+                Record::Filled(Run {
+                    segment,
+                    generation,
+                    class: Class::new(class).unwrap(),
+                    first_slot,
+                    slots,
+                })
+            },
+        );
         let epoch = (any::<u64>(), any::<[u8; 16]>())
             .prop_map(|(number, incarnation)| Record::Epoch(Epoch { number, incarnation }));
         prop_oneof![
             put,
             block.clone().prop_map(|block| Record::Delete { block }),
             segment,
+            filled,
             epoch,
             (block, state).prop_map(|(block, state)| Record::State { block, state }),
         ]

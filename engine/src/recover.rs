@@ -99,6 +99,7 @@ pub(crate) fn open(
             deleting: HashSet::new(),
             new_segments: HashMap::new(),
             growing: None,
+            filling: None,
             failed: None,
             closed: false,
         }),
@@ -457,9 +458,7 @@ fn enter(core: &Rc<Core>, mut replayed: Replayed, report: &mut OpenReport) -> Re
             Err(error) => return Err(Error::io(format!("opening {name}"))(error)),
         };
         state.space.set_segment(number, *cut, file);
-        if let Some(segment) = state.space.segment_mut(number) {
-            segment.restore_written(written);
-        }
+        state.space.restore_written(number, written);
     }
     let mut replicas = replayed.take_replicas();
     for (block, replica) in &mut replicas {

@@ -9,6 +9,7 @@ use crate::block::BlockId;
 use crate::layout::Place;
 use crate::record::{Cut, Record, Replica};
 use crate::snapshot::Snapshot;
+use crate::space::mark;
 use crate::types::{Epoch, ReplicaState};
 
 /// What a record says of a block.
@@ -67,6 +68,13 @@ impl Replayed {
                 // A snapshot that saw this cut already knows more of it.
                 if self.segments.get(&segment).is_none_or(|(known, _)| *known != cut) {
                     self.segments.insert(segment, (cut, Vec::new()));
+                }
+            }
+            Record::Filled(run) => {
+                if let Some((cut, written)) = self.segments.get_mut(&run.segment)
+                    && cut.generation == run.generation
+                {
+                    mark(written, run.first_slot, run.slots);
                 }
             }
             Record::Epoch(epoch) => {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::device::FileId;
 use crate::layout::{CLASSES, Class, Place, SLOT_PAGES_MAX};
 use crate::limits::PAGE_BYTES;
-use crate::record::Cut;
+use crate::record::{Cut, Run};
 
 /// Segments of a volume: their numbers have 16 bits.
 pub(crate) const SEGMENTS_MAX: u64 = 65_535;
@@ -35,6 +35,12 @@ impl Slots {
         Self(vec![0; slots.div_ceil(64) as usize])
     }
 
+    fn all(slots: u32) -> Self {
+        let mut all = Self::none(slots);
+        mark(&mut all.0, 0, slots as u16);
+        all
+    }
+
     pub(crate) fn has(&self, slot: u16) -> bool {
         self.0[slot as usize / 64] >> (slot % 64) & 1 == 1
     }
@@ -51,8 +57,31 @@ impl Slots {
         Some(word as u32 * 64 + self.0[word].trailing_ones())
     }
 
+    /// The first slot that is not in this set, and in `others` or not.
+    fn first_unset_of(&self, others: &Self, in_others: bool) -> Option<u32> {
+        let flip = if in_others { 0 } else { u64::MAX };
+        let words = self.0.iter().zip(&others.0);
+        let (at, word) = words
+            .map(|(own, other)| !own & (other ^ flip))
+            .enumerate()
+            .find(|&(_, word)| word != 0)?;
+        Some(at as u32 * 64 + word.trailing_zeros())
+    }
+
     pub(crate) fn words(&self) -> &[u64] {
         &self.0
+    }
+}
+
+/// Adds slots in a row to a set's words, which grow as needed.
+pub(crate) fn mark(words: &mut Vec<u64>, first_slot: u16, slots: u16) {
+    let slots = u32::from(first_slot)..u32::from(first_slot) + u32::from(slots);
+    let needed = slots.end.div_ceil(64) as usize;
+    if words.len() < needed {
+        words.resize(needed, 0);
+    }
+    for slot in slots {
+        words[slot as usize / 64] |= 1 << (slot % 64);
     }
 }
 
@@ -66,6 +95,8 @@ pub(crate) struct Segment {
     used_count: u32,
     /// Slots whose extents are known to be written, durably: overwriting them needs no sync of this file.
     written: Slots,
+    /// Slots that are free and written.
+    ready_count: u32,
     /// Being made or cut: not to be used.
     busy: bool,
 }
@@ -81,6 +112,7 @@ impl Segment {
             used,
             used_count: 0,
             written,
+            ready_count: 0,
             busy: false,
         }
     }
@@ -97,11 +129,27 @@ impl Segment {
         &self.written
     }
 
-    /// Takes what a checkpoint knew to be written.
-    pub(crate) fn restore_written(&mut self, words: &[u64]) {
-        for (own, &saved) in self.written.0.iter_mut().zip(words) {
-            *own |= saved;
+    /// Takes or frees a slot; whether that changed anything.
+    fn set_used(&mut self, slot: u16, used: bool) -> bool {
+        let changed = self.used.set(slot, used);
+        if changed {
+            self.used_count = self.used_count + u32::from(used) - u32::from(!used);
+            if self.written.has(slot) {
+                self.ready_count = self.ready_count + u32::from(!used) - u32::from(used);
+            }
         }
+        changed
+    }
+
+    fn set_written(&mut self, slot: u16) {
+        if self.written.set(slot, true) && !self.used.has(slot) {
+            self.ready_count += 1;
+        }
+    }
+
+    /// Whether a put to any of its slots makes no new extents.
+    fn is_all_ready(&self) -> bool {
+        self.ready_count == self.slots
     }
 }
 
@@ -120,6 +168,12 @@ pub(crate) struct Space {
     open: Vec<BTreeSet<u16>>,
     /// Segments without a taken slot.
     empty: BTreeSet<u16>,
+    /// Per class, those of `open` with a free slot that is written.
+    ready: Vec<BTreeSet<u16>>,
+    /// Per class, bytes of slots taken since the opening.
+    demand_bytes: Vec<u64>,
+    /// Slots that are being filled with zeros.
+    held_slots: u32,
     pins: HashMap<Place, Pin>,
     used_bytes: u64,
     segment_bytes: u64,
@@ -141,6 +195,9 @@ impl Space {
             segments: BTreeMap::new(),
             open: vec![BTreeSet::new(); CLASSES],
             empty: BTreeSet::new(),
+            ready: vec![BTreeSet::new(); CLASSES],
+            demand_bytes: vec![0; CLASSES],
+            held_slots: 0,
             pins: HashMap::new(),
             used_bytes: 0,
             segment_bytes: 0,
@@ -168,16 +225,13 @@ impl Space {
         self.segments.get(&number)
     }
 
-    pub(crate) fn segment_mut(&mut self, number: u16) -> Option<&mut Segment> {
-        self.segments.get_mut(&number)
-    }
-
     /// Enters a segment, or the new cut of one; busy ones stay so.
     pub(crate) fn set_segment(&mut self, number: u16, cut: Cut, file: Option<FileId>) {
         let mut next = Segment::new(cut, file);
         if let Some(before) = self.segments.get(&number) {
             self.segment_bytes -= before.cut.segment_bytes;
             self.open[before.cut.class.number() as usize].remove(&number);
+            self.ready[before.cut.class.number() as usize].remove(&number);
             next.busy = before.busy;
             next.file = next.file.or(before.file);
             // Extents stay written through a cut, where all of them are.
@@ -185,7 +239,8 @@ impl Space {
                 && u64::from(next.slots) * next.cut.class.slot_bytes() as u64
                     <= u64::from(before.slots) * before.cut.class.slot_bytes() as u64
             {
-                next.written.0.fill(u64::MAX);
+                next.written = Slots::all(next.slots);
+                next.ready_count = next.slots;
             }
         }
         self.segment_bytes += cut.segment_bytes;
@@ -216,6 +271,12 @@ impl Space {
         } else {
             open.remove(&number)
         };
+        let ready = &mut self.ready[segment.cut.class.number() as usize];
+        if usable && segment.ready_count > 0 {
+            ready.insert(number)
+        } else {
+            ready.remove(&number)
+        };
         let is_empty = usable && segment.used_count == 0;
         if is_empty {
             self.empty.insert(number)
@@ -224,15 +285,26 @@ impl Space {
         };
     }
 
-    /// Takes a free slot of a class.
+    /// Takes a free slot of a class: one that is written, where there is one.
     pub(crate) fn take(&mut self, class: Class) -> Option<Place> {
-        let number = *self.open[class.number() as usize].first()?;
-        let slot = self.segments[&number].used.first_unset()? as u16;
-        let place = Place {
-            segment: number,
-            slot,
+        let at = class.number() as usize;
+        let place = |segment: &u16, slot: u32| Place {
+            segment: *segment,
+            slot: slot as u16,
         };
+        let ready = self.ready[at].first().and_then(|number| {
+            let segment = &self.segments[number];
+            Some(place(
+                number,
+                segment.used.first_unset_of(&segment.written, true)?,
+            ))
+        });
+        let place = ready.or_else(|| {
+            let number = self.open[at].first()?;
+            Some(place(number, self.segments[number].used.first_unset()?))
+        })?;
         self.claim(place);
+        self.demand_bytes[at] += class.slot_bytes() as u64;
         Some(place)
     }
 
@@ -257,10 +329,9 @@ impl Space {
         let Some(segment) = self.segments.get_mut(&place.segment) else {
             return false;
         };
-        if u32::from(place.slot) >= segment.slots || !segment.used.set(place.slot, true) {
+        if u32::from(place.slot) >= segment.slots || !segment.set_used(place.slot, true) {
             return false;
         }
-        segment.used_count += 1;
         self.used_bytes += segment.cut.class.slot_bytes() as u64;
         true
     }
@@ -281,8 +352,7 @@ impl Space {
         let Some(segment) = self.segments.get_mut(&place.segment) else {
             return;
         };
-        if segment.used.set(place.slot, false) {
-            segment.used_count -= 1;
+        if segment.set_used(place.slot, false) {
             self.used_bytes -= segment.cut.class.slot_bytes() as u64;
             self.file_under_lists(place.segment);
         }
@@ -319,15 +389,113 @@ impl Space {
         if let Some(segment) = self.segments.get_mut(&place.segment) {
             let own = Class::for_length(length as usize);
             if own.written_bytes(length as usize) == segment.cut.class.slot_bytes() {
-                segment.written.set(place.slot, true);
+                segment.set_written(place.slot);
+                self.file_under_lists(place.segment);
             }
         }
+    }
+
+    /// Takes what a checkpoint or the journal knew to be written.
+    pub(crate) fn restore_written(&mut self, number: u16, words: &[u64]) {
+        let Some(segment) = self.segments.get_mut(&number) else {
+            return;
+        };
+        let saved = Slots(words.to_vec());
+        for slot in (0..segment.slots).take_while(|&slot| (slot as usize) < 64 * words.len()) {
+            if saved.has(slot as u16) {
+                segment.set_written(slot as u16);
+            }
+        }
+        self.file_under_lists(number);
+    }
+
+    /// Bytes of slots of a class that were taken since the opening.
+    pub(crate) fn demand_bytes(&self, class: Class) -> u64 {
+        self.demand_bytes[class.number() as usize]
+    }
+
+    /// Bytes of slots that a class can have whose extents are written; counts no further than `enough_bytes`.
+    pub(crate) fn ready_bytes(&self, class: Class, enough_bytes: u64) -> u64 {
+        let own = self.ready[class.number() as usize].iter();
+        let empty = self.empty.iter().filter(|number| {
+            let segment = &self.segments[*number];
+            segment.is_all_ready() && segment.cut.class != class
+        });
+        let mut bytes = 0;
+        for number in own.chain(empty) {
+            let segment = &self.segments[number];
+            bytes += u64::from(segment.ready_count) * segment.cut.class.slot_bytes() as u64;
+            if bytes >= enough_bytes {
+                break;
+            }
+        }
+        bytes
+    }
+
+    /// Takes free slots in a row that are not written, to be filled with zeros: about `most_bytes`, at least one.
+    pub(crate) fn hold_unwritten(&mut self, class: Class, most_bytes: u64) -> Option<Run> {
+        let own = self.open[class.number() as usize].iter();
+        // An empty segment is the next to be cut for whatever class needs one.
+        let (number, first_slot) = own.chain(&self.empty).find_map(|number| {
+            let segment = &self.segments[number];
+            let first = segment.used.first_unset_of(&segment.written, false)?;
+            (first < segment.slots).then_some((*number, first as u16))
+        })?;
+        let segment = self.segments.get_mut(&number)?;
+        let slots_max = (most_bytes / segment.cut.class.slot_bytes() as u64).max(1);
+        let end = (u64::from(first_slot) + slots_max).min(u64::from(segment.slots)) as u16;
+        let slots = (first_slot..end)
+            .take_while(|&slot| !segment.written.has(slot) && segment.set_used(slot, true))
+            .count() as u16;
+        let run = Run {
+            segment: number,
+            generation: segment.cut.generation,
+            class: segment.cut.class,
+            first_slot,
+            slots,
+        };
+        self.held_slots += u32::from(slots);
+        self.file_under_lists(number);
+        Some(run)
+    }
+
+    /// Gives up all but the first `slots` of a run.
+    pub(crate) fn shorten(&mut self, run: Run, slots: u16) -> Run {
+        let rest = Run {
+            first_slot: run.first_slot + slots,
+            slots: run.slots - slots,
+            ..run
+        };
+        self.end_fill(rest, false);
+        Run { slots, ..run }
+    }
+
+    /// Frees the slots of a run.
+    pub(crate) fn end_fill(&mut self, run: Run, written: bool) {
+        let Some(segment) = self.segments.get_mut(&run.segment) else {
+            return;
+        };
+        for slot in run.first_slot..run.first_slot + run.slots {
+            if written {
+                segment.set_written(slot);
+            }
+            segment.set_used(slot, false);
+        }
+        self.held_slots -= u32::from(run.slots);
+        self.file_under_lists(run.segment);
+    }
+
+    /// Whether any slot is being read.
+    pub(crate) fn has_readers(&self) -> bool {
+        !self.pins.is_empty()
     }
 
     /// Where slots of a class can still come from.
     pub(crate) fn growth(&self, class: Class) -> Option<Growth> {
         let fits = |number: &&u16| class.slots_in(self.segments[*number].cut.segment_bytes) > 0;
-        if let Some(&number) = self.empty.iter().find(fits) {
+        let mut empty = self.empty.iter().filter(fits);
+        let any = empty.clone().next();
+        if let Some(&number) = empty.find(|number| self.segments[*number].is_all_ready()).or(any) {
             return Some(Growth::Recut(number));
         }
         if self.segment_bytes + self.new_segment_bytes > self.capacity_bytes {
@@ -340,7 +508,7 @@ impl Space {
     /// Whether a block of 4 MiB finds no slot.
     pub(crate) fn is_full(&self) -> bool {
         let class = Class::largest();
-        self.open[class.number() as usize].is_empty() && self.growth(class).is_none()
+        self.open[class.number() as usize].is_empty() && self.growth(class).is_none() && self.held_slots == 0
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {
@@ -364,6 +532,14 @@ impl Space {
             .sum();
         let more = self.capacity_bytes.saturating_sub(self.segment_bytes) / self.new_segment_bytes;
         of_segments + more * (self.new_segment_bytes - PAGE_BYTES as u64)
+    }
+
+    /// Bytes of free slots that are written.
+    pub(crate) fn all_ready_bytes(&self) -> u64 {
+        self.segments
+            .values()
+            .map(|segment| u64::from(segment.ready_count) * segment.cut.class.slot_bytes() as u64)
+            .sum()
     }
 
     /// Slots of all segments and one more of the smallest class: the most replicas until the next growth is done.

@@ -183,6 +183,10 @@ pub struct Stat {
     pub batches: u64,
     /// fdatasync calls.
     pub flushes: u64,
+    /// Bytes of slots that were filled with zeros ahead of need.
+    pub zero_filled_bytes: u64,
+    /// Part of `free_bytes` that is known to be written: a put there makes no new extents.
+    pub ready_bytes: u64,
     /// Checkpoints written.
     pub checkpoints: u64,
     /// Buffers in use.

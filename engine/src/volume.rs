@@ -24,6 +24,7 @@ use crate::types::{
     Epoch, Identity, OpenReport, Options, Receipt, ReplicaInfo, ReplicaState, Stat, Verified, VolumeState,
 };
 use crate::uring::Uring;
+use crate::zero_fill;
 
 /// Files of a volume that are not segments, with room to spare.
 const OTHER_FILES_MAX: u64 = 64;
@@ -244,6 +245,8 @@ impl Volume {
             get_bytes: counters.get_bytes.get(),
             batches: counters.batches.get(),
             flushes: core.io.syncs(),
+            zero_filled_bytes: counters.zero_filled_bytes.get(),
+            ready_bytes: state.space.all_ready_bytes(),
             checkpoints: counters.checkpoints.get(),
             pool: core.pool.usage(),
             cache: core.cache(|cache| cache.usage()).unwrap_or_default(),
@@ -308,6 +311,13 @@ impl Volume {
         Ok(true)
     }
 
+    /// Fills free slots with zeros, about `most_bytes` of those that the next puts may take: to be called again and
+    /// again while the volume has nothing else to do. Ends early when a put or a get comes. Returns the bytes filled:
+    /// 0 when as many are ready as were put since the opening (at most 1 GiB of each slot class), or no room is left.
+    pub async fn zero_fill(&self, most_bytes: u64) -> Result<u64> {
+        zero_fill::step(self.core(), most_bytes).await
+    }
+
     /// Writes the index down, so that the next start replays less.
     pub async fn checkpoint(&self) -> Result<()> {
         let core = self.core();
@@ -339,6 +349,10 @@ impl Volume {
                 Some(ended) => drop(ended.wait().await),
                 None => break,
             }
+        }
+        let filling = core.state.borrow().filling.clone();
+        if let Some(filling) = filling {
+            let _ = filling.wait().await;
         }
         core.log.stop().await;
         let written = if core.state.borrow().failed.is_none() {

@@ -38,6 +38,8 @@ pub enum Action {
     Get(u64, u32, u32),
     /// A checkpoint.
     Checkpoint,
+    /// A step of filling free slots with zeros.
+    ZeroFill,
     /// A reign of this number.
     Raise(u64),
 }
@@ -294,6 +296,7 @@ pub async fn act(volume: &Volume, model: &RefCell<Model>, action: Action) -> Res
             Err(error) if error.kind() == Kind::NoSpace => Ok(()),
             ended => ended,
         },
+        Action::ZeroFill => volume.zero_fill(1 << 20).await.map(drop),
         Action::Raise(number) => {
             let epoch = Epoch {
                 number,

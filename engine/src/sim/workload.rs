@@ -16,7 +16,8 @@ use crate::volume::Volume;
 pub struct Phase {
     /// Kinds of blocks that are put, one as likely as the other.
     pub kinds: Vec<u64>,
-    /// Puts, deletes, puts of blocks that were there before, gets, checkpoints, reigns: how likely each is.
+    /// Puts, deletes, puts of blocks that were there before, gets, upkeep (a checkpoint, or zeros in free slots),
+    /// reigns: how likely each is.
     pub weights: [u64; 6],
     /// Actions at once, at most.
     pub at_once: u64,
@@ -31,7 +32,7 @@ impl Phase {
             kinds: (0..15)
                 .chain([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4, 5, 6, 15])
                 .collect(),
-            weights: [60, 20, 4, 30, 3, 3],
+            weights: [60, 20, 4, 30, 6, 3],
             at_once: 6,
             blocks_max: 200,
         }
@@ -47,10 +48,10 @@ impl Phase {
         });
         let kinds = kinds.collect();
         let weights = [
-            [60, 20, 4, 10, 3, 3],
-            [30, 60, 6, 10, 6, 3],
-            [50, 50, 20, 0, 10, 1],
-            [10, 90, 0, 0, 2, 2],
+            [60, 20, 4, 10, 6, 3],
+            [30, 60, 6, 10, 12, 3],
+            [50, 50, 20, 0, 20, 1],
+            [10, 90, 0, 0, 4, 2],
         ];
         Self {
             kinds,
@@ -99,7 +100,8 @@ impl Phase {
                     };
                     Some(Action::Get(block, from as u32, count as u32))
                 }
-                (4, _) => Some(Action::Checkpoint),
+                (4, _) if rng.chance(500) => Some(Action::Checkpoint),
+                (4, _) => Some(Action::ZeroFill),
                 (5, _) if busy.insert(0) => Some(Action::Raise(model.next_epoch())),
                 _ => None,
             };

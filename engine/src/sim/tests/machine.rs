@@ -32,6 +32,7 @@ enum Wish {
     Delete(usize),
     Get(usize, u32, u32),
     Checkpoint,
+    ZeroFill,
     Raise,
 }
 
@@ -44,6 +45,7 @@ fn wishes() -> impl Strategy<Value = Vec<Wish>> {
         3 => any::<usize>().prop_map(Wish::Delete),
         3 => (any::<usize>(), any::<u32>(), any::<u32>()).prop_map(|(at, from, count)| Wish::Get(at, from, count)),
         1 => Just(Wish::Checkpoint),
+        1 => Just(Wish::ZeroFill),
         1 => Just(Wish::Raise),
     ];
     prop::collection::vec(wish, 1..8)
@@ -114,6 +116,7 @@ impl Machine {
                     Action::Get(block, from, 1 + count % (length - from))
                 }),
                 Wish::Checkpoint => Some(Action::Checkpoint),
+                Wish::ZeroFill => Some(Action::ZeroFill),
                 Wish::Raise if raised => None,
                 Wish::Raise => {
                     raised = true;

@@ -1,0 +1,142 @@
+//! Filling free slots with zeros ahead of need, so that puts to them need one flush and no new extents.
+//!
+//! In a segment that was only allocated the filesystem has to convert extents at each flush, which costs a put about
+//! as much as writing it twice. Zeros cost the same bandwidth beforehand: so this is done in steps that the caller
+//! asks for when the volume has nothing else to do, and that end early when a put or a get comes. The slots of a step
+//! are taken meanwhile, so that no put goes there; a record says that they are written once that is durable.
+//! Nothing is filled that may never be needed: for each class at most as many bytes as were put since the opening.
+
+use std::rc::Rc;
+
+use crate::checkpoint::is_no_space;
+use crate::core::{Core, Outcome, count};
+use crate::error::Result;
+use crate::layout::{CLASSES, Class, Place};
+use crate::pool::{LARGE_FRAME_BYTES, Lane};
+use crate::put::grow;
+use crate::record::{Record, Run};
+use crate::space::Growth;
+use crate::sync::Promise;
+
+/// Free slots of a class that are filled ahead, at most.
+const AHEAD_BYTES_MAX: u64 = 1 << 30;
+
+/// How a step ended: the bytes it filled.
+pub(crate) type Step = Promise<Result<u64, Outcome>>;
+
+/// Fills up to about `most_bytes` of free slots. Joins the step that is under way.
+pub(crate) async fn step(core: &Rc<Core>, most_bytes: u64) -> Result<u64> {
+    core.check_writable()?;
+    let running = core.state.borrow().filling.clone();
+    let ended = running.unwrap_or_else(|| {
+        let ended = Step::new();
+        core.state.borrow_mut().filling = Some(ended.clone());
+        let end = ended.clone();
+        core.spawn(|core| async move {
+            let filled = fill(&core, most_bytes).await;
+            core.state.borrow_mut().filling = None;
+            end.keep(filled);
+        });
+        ended
+    });
+    match ended.wait().await {
+        Ok(bytes) => Ok(bytes),
+        Err(outcome) => core.outcome(outcome, 0).map(|()| 0),
+    }
+}
+
+async fn fill(core: &Rc<Core>, most_bytes: u64) -> Result<u64, Outcome> {
+    let Some(mut run) = next_run(core, most_bytes).await? else {
+        return Ok(0);
+    };
+    let written = match write_zeros(core, &mut run).await {
+        Ok(slots) => slots,
+        Err(error) if is_no_space(&error) => 0,
+        Err(error) => {
+            core.fail("filling slots with zeros", &error);
+            return Err(Outcome::Failed);
+        }
+    };
+    let mut state = core.state.borrow_mut();
+    let run = state.space.shorten(run, written);
+    drop(state);
+    if run.slots == 0 {
+        return Ok(0);
+    }
+    match core.log.append(Record::Filled(run)).wait().await {
+        Outcome::Done => {}
+        outcome => return Err(outcome),
+    }
+    let bytes = run.bytes();
+    count(&core.counters.zero_filled_bytes, bytes);
+    Ok(bytes)
+}
+
+/// Takes the next free slots to be filled, if any are.
+async fn next_run(core: &Rc<Core>, most_bytes: u64) -> Result<Option<Run>, Outcome> {
+    for class in (0..CLASSES as u8).filter_map(Class::new) {
+        let growth = {
+            let mut state = core.state.borrow_mut();
+            let wanted_bytes = state.space.demand_bytes(class).min(AHEAD_BYTES_MAX);
+            if state.space.ready_bytes(class, wanted_bytes) >= wanted_bytes {
+                continue;
+            }
+            if let Some(run) = state.space.hold_unwritten(class, most_bytes) {
+                return Ok(Some(run));
+            }
+            match state.space.growth(class) {
+                // One more segment only where one more was filled with blocks.
+                Some(growth @ Growth::Create(_))
+                    if state.growing.is_none() && wanted_bytes >= state.space.new_segment_bytes() =>
+                {
+                    growth
+                }
+                _ => continue,
+            }
+        };
+        match grow(core, class, growth).await {
+            Ok(()) => return Ok(core.state.borrow_mut().space.hold_unwritten(class, most_bytes)),
+            Err(Outcome::NoSpace(_)) => {}
+            Err(outcome) => return Err(outcome),
+        }
+    }
+    Ok(None)
+}
+
+/// Writes zeros to slots and makes them durable; how many slots it came to.
+async fn write_zeros(core: &Rc<Core>, run: &Run) -> std::io::Result<u16> {
+    let Some(file) = core
+        .state
+        .borrow()
+        .space
+        .segment(run.segment)
+        .and_then(|one| one.file)
+    else {
+        return Ok(0);
+    };
+    let mut blank = core.pool.acquire(Lane::Own, LARGE_FRAME_BYTES).await?;
+    let mut zeros = blank.take(LARGE_FRAME_BYTES).expect("all of a large buffer");
+    zeros.as_mut().fill(0);
+    let zeros = zeros.freeze();
+    let slot_bytes = run.class.slot_bytes();
+    let slots_at_once = (LARGE_FRAME_BYTES / slot_bytes) as u16;
+    let mut done = 0;
+    while done < run.slots && (done == 0 || !has_other_work(core)) {
+        let slots = slots_at_once.min(run.slots - done);
+        let place = Place {
+            segment: run.segment,
+            slot: run.first_slot + done,
+        };
+        let part = zeros.slice(0..slots as usize * slot_bytes);
+        core.io.write(file, place.offset_bytes(run.class), part).await?;
+        done += slots;
+    }
+    core.io.sync(file).await?;
+    Ok(done)
+}
+
+/// Whether a put or a get waits for the disk.
+fn has_other_work(core: &Core) -> bool {
+    let state = core.state.borrow();
+    !state.puts.is_empty() || state.space.has_readers()
+}
