@@ -46,10 +46,10 @@ pub(crate) async fn step(core: &Rc<Core>, most_bytes: u64) -> Result<u64> {
 }
 
 async fn fill(core: &Rc<Core>, most_bytes: u64) -> Result<u64, Outcome> {
-    let Some(mut run) = next_run(core, most_bytes).await? else {
+    let Some(run) = next_run(core, most_bytes).await? else {
         return Ok(0);
     };
-    let written = match write_zeros(core, &mut run).await {
+    let written = match write_zeros(core, &run).await {
         Ok(slots) => slots,
         Err(error) if is_no_space(&error) => 0,
         Err(error) => {
@@ -57,9 +57,7 @@ async fn fill(core: &Rc<Core>, most_bytes: u64) -> Result<u64, Outcome> {
             return Err(Outcome::Failed);
         }
     };
-    let mut state = core.state.borrow_mut();
-    let run = state.space.shorten(run, written);
-    drop(state);
+    let run = core.state.borrow_mut().space.shorten(run, written);
     if run.slots == 0 {
         return Ok(0);
     }

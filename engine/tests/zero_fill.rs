@@ -1,0 +1,73 @@
+//! Zeros ahead of need: as much as was put, never over a block, and known again after a restart.
+
+mod common;
+
+use blockyard_engine::{Volume, exec};
+use common::{MIB, Yard, assert_block, put};
+
+/// Lengths of several slot classes, one of them written short of its slot's end.
+const LENGTHS: [usize; 5] = [1000, 12_000, 100_000, 3_500_000, 4 << 20];
+
+fn fill_all(volume: &Volume) -> u64 {
+    let mut bytes = 0;
+    loop {
+        match exec::run(volume, volume.zero_fill(1 << 20)).unwrap() {
+            0 => return bytes,
+            more => bytes += more,
+        }
+    }
+}
+
+#[test]
+fn zeros_are_as_much_as_was_put_and_never_over_a_block() {
+    let yard = Yard::new(1024 * MIB);
+    let (volume, _) = yard.open();
+    assert_eq!(fill_all(&volume), 0, "nothing was put, so nothing is needed");
+    for (block, length) in (1..).zip(LENGTHS) {
+        put(&volume, block, length).unwrap();
+    }
+    let used_bytes = volume.stat().used_bytes;
+    let filled = fill_all(&volume);
+    let stat = volume.stat();
+    assert!(
+        (used_bytes..used_bytes * 3).contains(&filled),
+        "{filled} of {used_bytes}"
+    );
+    assert_eq!((stat.zero_filled_bytes, stat.used_bytes), (filled, used_bytes));
+    assert_eq!(stat.ready_bytes, filled);
+    // Put to what was filled, and beyond.
+    for (block, length) in (100..).zip(LENGTHS.iter().cycle().take(20)) {
+        put(&volume, block, *length).unwrap();
+    }
+    fill_all(&volume);
+    let ready_bytes = volume.stat().ready_bytes;
+    // A crash: what was filled stands in the journal.
+    drop(volume);
+    let (volume, _) = yard.open();
+    let found = volume.stat().ready_bytes;
+    assert!(found > 0 && found <= ready_bytes, "{found} of {ready_bytes}");
+    for (block, length) in (1..)
+        .zip(LENGTHS)
+        .chain((100..).zip(LENGTHS.into_iter().cycle().take(20)))
+    {
+        assert_block(&volume, block, length);
+    }
+    assert_eq!(fill_all(&volume), 0, "nothing was put since the opening");
+    exec::run(&volume, volume.close()).unwrap();
+}
+
+#[test]
+fn the_last_slots_are_not_lost_to_zeros() {
+    let yard = Yard::new(64 * MIB);
+    let (volume, _) = yard.open();
+    let mut blocks = 0;
+    while put(&volume, blocks, 4 << 20).is_ok() {
+        blocks += 1;
+        fill_all(&volume);
+    }
+    assert_eq!(blocks, 15, "as many as without zeros");
+    assert_eq!(fill_all(&volume), 0);
+    for block in 0..blocks {
+        assert_block(&volume, block, 4 << 20);
+    }
+}
