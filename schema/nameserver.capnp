@@ -85,6 +85,31 @@ struct AddedBlock {
   proofs @4 :List(Types.ReplicaProof);
 }
 
+struct NewFile {
+  # A file of few blocks, all durable: made and published in one step.
+  path @0 :Text;
+  overwrite @1 :Bool;
+  replication @2 :UInt8;       # 0: the cluster's default
+  contentType @3 :Text;
+  blocks @4 :List(AddedBlock); # at most 64, none for an empty file
+  lengthBytes @5 :UInt64;
+  crc32c @6 :UInt32;
+  request @7 :RequestId;
+}
+
+struct Published {
+  union {
+    file @0 :FileInfo;
+    refusal @1 :Refusal;       # this file was not published; others of the call may be
+  }
+  degraded @2 :UInt32;         # blocks with fewer replicas than asked for
+}
+
+struct Refusal {
+  kind @0 :Types.ProblemKind;
+  message @1 :Text;
+}
+
 interface Session {
   cluster @0 () -> (cluster :ClusterInfo);
 
@@ -128,6 +153,12 @@ interface Session {
       -> (blocks :List(HeldBlock), more :Bool);
   # What a volume should hold, by block id; limit at most 1000.
   locate @16 (block :UInt64) -> (info :BlockInfo, path :Text, version :UInt64);
+
+  reserve @17 (count :UInt32, replication :UInt8, avoid :List(Types.Id128)) -> (blocks :List(NewBlock));
+  # Blocks for files that are not opened as uploads: at most 64, to be published before their tickets expire.
+
+  publish @18 (files :List(NewFile)) -> (results :List(Published));
+  # Files whose blocks were reserved, each published at once or not at all: at most 64 files. Results in their order.
 }
 
 struct HeldBlock {

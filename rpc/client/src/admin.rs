@@ -4,7 +4,7 @@ use blockyard_schema::nameserver_capnp::{file_info, session};
 use blockyard_wire::convert;
 use blockyard_wire::types::{
     AddedBlock, BlockId, BlockInfo, ClusterInfo, ClusterStatus, FileInfo, HeldBlock, Lease, NewBlock,
-    VolumeId,
+    NewFile, VolumeId,
 };
 use blockyard_wire::{Problem, ProblemKind, Result};
 
@@ -194,6 +194,55 @@ impl Session {
             )?)
         })
         .await
+    }
+
+    /// Ids and chains for `count` blocks of files without an upload, none through a volume of `avoid`.
+    pub async fn reserve(&self, count: u32, replication: u8, avoid: &[VolumeId]) -> Result<Vec<NewBlock>> {
+        self.call(async |session| {
+            let mut request = session.reserve_request();
+            let mut params = request.get();
+            params.set_count(count);
+            params.set_replication(replication);
+            let list = params.init_avoid(avoid.len() as u32);
+            convert::write_list(avoid, list, |id, to| convert::write_id(&id.0, to));
+            let response = request.send().promise.await?;
+            Ok(convert::read_list(
+                response.get()?.get_blocks()?,
+                convert::read_new_block,
+            )?)
+        })
+        .await
+    }
+
+    /// Publishes files of reserved blocks, each for itself; with each, how many blocks have fewer replicas than asked
+    /// for.
+    pub async fn publish(&self, files: &[NewFile]) -> Result<Vec<Result<(FileInfo, u32)>>> {
+        let published = self
+            .call(async |session| {
+                let mut request = session.publish_request();
+                convert::write_list(
+                    files,
+                    request.get().init_files(files.len() as u32),
+                    convert::write_new_file,
+                );
+                let response = request.send().promise.await?;
+                Ok(convert::read_list(
+                    response.get()?.get_results()?,
+                    convert::read_published,
+                )?)
+            })
+            .await?;
+        match published.len() == files.len() {
+            true => Ok(published),
+            false => Err(Problem::new(
+                ProblemKind::Failed,
+                format!(
+                    "the nameserver answers {} of {} publications",
+                    published.len(),
+                    files.len()
+                ),
+            )),
+        }
     }
 
     /// Tells of durable blocks, and renews the lease.

@@ -15,6 +15,7 @@ use crate::channel::Channels;
 use crate::options::Options;
 use crate::read::Shunned;
 use crate::session::Session;
+use crate::short::Short;
 
 /// How long the thread goes on for abandoned uploads after the last handle is dropped.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -32,6 +33,8 @@ pub struct Core {
     pub channels: Channels,
     /// For whole blocks.
     pub buffers: Arc<Buffers>,
+    /// What short uploads share.
+    pub short: Short,
     /// Volumes that have just failed us.
     pub shunned: Shunned,
     /// Calls under way and what is still to be said behind them.
@@ -47,6 +50,7 @@ impl Core {
             channels: Channels::new(&options, session.cluster_id()),
             session,
             buffers: Buffers::new(options.blocks_in_flight + 2),
+            short: Short::default(),
             shunned: Shunned::default(),
             tasks: TaskTracker::new(),
             ended: Cell::new(false),

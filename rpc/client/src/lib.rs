@@ -17,6 +17,7 @@ mod pages;
 mod put;
 mod read;
 mod session;
+mod short;
 mod source;
 mod upload;
 

@@ -1,8 +1,7 @@
-//! One block of an upload: a chain for it, and another one when that chain fails.
+//! One block of a file: a chain for it, and another one when that chain fails.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::time::Duration;
 
 use blockyard_engine::block::Origin;
@@ -23,34 +22,46 @@ const TICKET_LEFT_MS: u64 = 60_000;
 /// Pauses between tries: none at first, then these.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Volumes that an upload remembers as failed.
+/// Volumes that are remembered as failed.
 const AVOID_MAX: usize = 64;
 
-/// Gets the blocks of one upload written somewhere.
+/// Whose blocks they are.
+#[derive(Clone, Copy, Debug)]
+pub enum Owner {
+    /// An upload's.
+    Upload(Lease),
+    /// Files' that are published without an upload, with so many replicas (0: the cluster's default).
+    Reserved(u8),
+}
+
+/// Gets blocks written somewhere.
 pub struct Chains {
-    core: Rc<Core>,
-    lease: Lease,
+    owner: Owner,
     spare: RefCell<VecDeque<NewBlock>>,
     allocating: tokio::sync::Mutex<()>,
     /// How many the next call allocates.
     ahead: Cell<u32>,
     avoid: RefCell<VecDeque<VolumeId>>,
-    /// Blocks that had to be sent again.
-    pub retried: Cell<u32>,
+}
+
+/// A block on its way to the nameserver.
+pub struct Written {
+    /// What is told of it.
+    pub added: AddedBlock,
+    /// Whether it had to be sent again.
+    pub retried: bool,
 }
 
 impl Chains {
-    /// For an upload of about `blocks_hint` blocks, where that is known.
-    pub fn new(core: Rc<Core>, lease: Lease, blocks_hint: Option<u64>) -> Self {
+    /// For about `blocks_hint` blocks, where that is known.
+    pub fn new(owner: Owner, blocks_hint: Option<u64>) -> Self {
         let ahead = blocks_hint.map_or(1, |blocks| blocks.clamp(1, u64::from(ALLOCATE_MAX)) as u32);
         Self {
-            core,
-            lease,
+            owner,
             spare: RefCell::default(),
             allocating: tokio::sync::Mutex::new(()),
             ahead: Cell::new(ahead),
             avoid: RefCell::default(),
-            retried: Cell::new(0),
         }
     }
 
@@ -58,31 +69,30 @@ impl Chains {
     ///
     /// # Errors
     /// `NoSpace`, `Denied`, or `Retry` with the last failure, when no chain took it in time.
-    pub async fn write(&self, index: u32, block: &Filled) -> Result<AddedBlock> {
+    pub async fn write(&self, core: &Core, index: u32, block: &Filled) -> Result<Written> {
         let mut tries = 0;
         let mut pause = Duration::ZERO;
         let mut failing_since = None;
         loop {
-            let new = self.next().await?;
+            let new = self.next(core).await?;
             tries += 1;
-            let trouble = match self.write_once(&new, index, block).await {
+            let trouble = match self.write_once(core, &new, index, block).await {
                 Ok(done) => {
-                    return Ok(AddedBlock {
+                    let added = AddedBlock {
                         block: new.block,
                         index,
                         length: done.length,
                         crc32c: done.crc32c,
                         proofs: done.proofs,
-                    });
+                    };
+                    let retried = tries > 1;
+                    return Ok(Written { added, retried });
                 }
                 Err(trouble) => trouble,
             };
             tracing::debug!(index, block = %new.block, problem = %trouble.problem, "a chain failed");
-            if tries == 1 {
-                self.retried.set(self.retried.get() + 1);
-            }
             let since = *failing_since.get_or_insert_with(Instant::now);
-            if since.elapsed() + pause > self.core.options.retry_for {
+            if since.elapsed() + pause > core.options.retry_for {
                 let kind = match trouble.problem.kind {
                     kind @ (ProblemKind::NoSpace | ProblemKind::Denied) => kind,
                     _ => ProblemKind::Retry,
@@ -103,12 +113,13 @@ impl Chains {
 
     async fn write_once(
         &self,
+        core: &Core,
         new: &NewBlock,
         index: u32,
         block: &Filled,
     ) -> std::result::Result<PutDone, Trouble> {
         let head = &new.chain[0];
-        let opened = match self.core.channels.get(&head.address).await {
+        let opened = match core.channels.get(&head.address).await {
             Ok(opened) => opened,
             Err(trouble) => {
                 self.avoid(head.volume);
@@ -118,14 +129,18 @@ impl Chains {
         let put = Put {
             block: new.block,
             origin: Origin {
-                version: self.lease.version,
+                // A version without an upload has no id yet: its first block's stands for it.
+                version: match self.owner {
+                    Owner::Upload(lease) => lease.version,
+                    Owner::Reserved(_) => new.block.0,
+                },
                 index,
             },
             length: block.data.len() as u32,
             position: 0,
             chain: new.chain.clone(),
         };
-        let stall = self.core.options.write_stall;
+        let stall = core.options.write_stall;
         let done = match opened.put(put, &block.data, &block.unit_crcs, stall).await {
             Ok(done) => check(&done, new, block).map(|()| done),
             failed => failed,
@@ -157,7 +172,7 @@ impl Chains {
     }
 
     /// A fresh block and its chain.
-    async fn next(&self) -> Result<NewBlock> {
+    async fn next(&self, core: &Core) -> Result<NewBlock> {
         if let Some(new) = self.spare() {
             return Ok(new);
         }
@@ -170,7 +185,12 @@ impl Chains {
             }
             let avoid: Vec<VolumeId> = self.avoid.borrow().iter().copied().collect();
             let ahead = self.ahead.get();
-            let problem = match self.core.session.allocate(self.lease.id, ahead, &avoid).await {
+            let session = &core.session;
+            let allocated = match self.owner {
+                Owner::Upload(lease) => session.allocate(lease.id, ahead, &avoid).await,
+                Owner::Reserved(replication) => session.reserve(ahead, replication, &avoid).await,
+            };
+            let problem = match allocated {
                 Ok(blocks) if blocks.iter().any(|new| !new.chain.is_empty()) => {
                     self.ahead.set((ahead * 2).min(ALLOCATE_MAX));
                     let usable = blocks.into_iter().filter(|new| !new.chain.is_empty());
@@ -189,7 +209,7 @@ impl Chains {
             let full_for_sure = problem.kind == ProblemKind::NoSpace && avoid.is_empty();
             let may_pass = matches!(problem.kind, ProblemKind::NoSpace | ProblemKind::Retry);
             let since = *waiting_since.get_or_insert_with(Instant::now);
-            if full_for_sure || !may_pass || since.elapsed() + pause > self.core.options.retry_for {
+            if full_for_sure || !may_pass || since.elapsed() + pause > core.options.retry_for {
                 return Err(problem);
             }
             // What failed may be all there is, and may be back.

@@ -1,6 +1,7 @@
-//! An upload: source, checksums, sending and waiting overlap; published by one commit.
+//! An upload: source, checksums, sending and waiting overlap; published by one commit. One block needs no lease.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::core::Core;
 use crate::options::{Progress, UploadOptions, Uploaded};
-use crate::put::Chains;
+use crate::put::{Chains, Owner};
+use crate::short;
 use crate::source::{Filled, Source};
 
 /// Blocks told to the nameserver in one call.
@@ -35,6 +37,19 @@ pub async fn upload<R: AsyncRead + Unpin>(
     from: R,
     options: UploadOptions,
 ) -> Result<Uploaded> {
+    let mut source = Source::new(from, core.buffers.clone());
+    let mut begun = VecDeque::new();
+    // A longer file opens its upload at once; one that may be short is read until that is known.
+    if options
+        .length_hint
+        .is_none_or(|bytes| bytes <= BLOCK_BYTES_MAX as u64)
+    {
+        begun.extend(source.next().await?);
+        match source.next().await? {
+            None => return short::upload(&core, path, begun.pop_front(), &options).await,
+            more => begun.extend(more),
+        }
+    }
     let upload = Upload {
         core,
         path,
@@ -45,8 +60,9 @@ pub async fn upload<R: AsyncRead + Unpin>(
         changed: Notify::new(),
         fed: Cell::new(false),
         durable_bytes: Cell::new(0),
+        retried: Cell::new(0),
     };
-    upload.run(from).await
+    upload.run(source, begun).await
 }
 
 struct Upload {
@@ -61,6 +77,8 @@ struct Upload {
     /// No more blocks will become pending.
     fed: Cell<bool>,
     durable_bytes: Cell<u64>,
+    /// Blocks that had to be sent again.
+    retried: Cell<u32>,
 }
 
 /// What the source turned out to be.
@@ -72,24 +90,26 @@ struct Totals {
 }
 
 impl Upload {
-    async fn run<R: AsyncRead + Unpin>(self, from: R) -> Result<Uploaded> {
-        // The first bytes are read while the upload is being opened.
-        let (totals, lease) = tokio::try_join!(self.feed(from), self.keep())?;
+    async fn run<R: AsyncRead + Unpin>(self, from: Source<R>, begun: VecDeque<Filled>) -> Result<Uploaded> {
+        // The source is read on while the upload is being opened.
+        let (totals, lease) = tokio::try_join!(self.feed(from, begun), self.keep())?;
         let (file, degraded) = self.commit(&lease, &totals).await?;
         if let Some(claim) = self.claim.take() {
             claim.published();
         }
-        let retried_blocks = self.begun.get().map_or(0, |chains| chains.retried.get());
         Ok(Uploaded {
             file,
             degraded,
-            retried_blocks,
+            retried_blocks: self.retried.get(),
         })
     }
 
-    /// Reads the source and writes its blocks, several at a time.
-    async fn feed<R: AsyncRead + Unpin>(&self, from: R) -> Result<Totals> {
-        let mut source = Source::new(from, self.core.buffers.clone());
+    /// Writes the blocks `begun` with and those of the source, several at a time.
+    async fn feed<R: AsyncRead + Unpin>(
+        &self,
+        mut source: Source<R>,
+        mut begun: VecDeque<Filled>,
+    ) -> Result<Totals> {
         let mut writes = FuturesUnordered::new();
         let mut totals = Totals::default();
         let in_flight = self.core.options.blocks_in_flight.max(1);
@@ -97,7 +117,9 @@ impl Upload {
             while writes.len() >= in_flight {
                 writes.next().await.transpose()?;
             }
-            let next = {
+            let next = if let Some(block) = begun.pop_front() {
+                Some(block)
+            } else {
                 let mut reading = std::pin::pin!(source.next());
                 loop {
                     tokio::select! {
@@ -126,11 +148,12 @@ impl Upload {
 
     async fn write(&self, index: u32, block: Filled) -> Result<()> {
         let chains = self.begun.wait().await.clone();
-        let added = chains
-            .write(index, &block)
+        let written = chains
+            .write(&self.core, index, &block)
             .await
             .map_err(|problem| problem.context(format!("uploading {}", self.path)))?;
-        self.pending.borrow_mut().push((Instant::now(), added));
+        self.retried.set(self.retried.get() + u32::from(written.retried));
+        self.pending.borrow_mut().push((Instant::now(), written.added));
         self.changed.notify_one();
         let durable = self.durable_bytes.get() + block.data.len() as u64;
         self.durable_bytes.set(durable);
@@ -143,24 +166,36 @@ impl Upload {
         Ok(())
     }
 
+    /// Opens the upload: to the end, even when nobody waits any more, so that the lease can be abandoned.
+    async fn begin(&self) -> Result<(Lease, Claim)> {
+        let (core, path, options) = (self.core.clone(), self.path.clone(), self.options.clone());
+        let begun = self.core.tasks.spawn_local(async move {
+            let UploadOptions {
+                overwrite,
+                replication,
+                content_type,
+                ..
+            } = &options;
+            let lease = core
+                .session
+                .begin(&path, *overwrite, *replication, content_type)
+                .await?;
+            Ok((lease, Claim::new(core.clone(), lease.id)))
+        });
+        begun
+            .await
+            .unwrap_or_else(|_| Err(Problem::retry("the client is closing")))
+    }
+
     /// Opens the upload, tells the nameserver of durable blocks, and keeps the lease alive meanwhile.
     async fn keep(&self) -> Result<Lease> {
+        let (lease, claim) = self.begin().await?;
+        self.claim.replace(Some(claim));
         let options = &self.options;
-        let lease = self
-            .core
-            .session
-            .begin(
-                &self.path,
-                options.overwrite,
-                options.replication,
-                &options.content_type,
-            )
-            .await?;
-        self.claim.replace(Some(Claim::new(self.core.clone(), lease.id)));
         let blocks_hint = options
             .length_hint
             .map(|bytes| bytes.div_ceil(BLOCK_BYTES_MAX as u64));
-        let chains = Chains::new(self.core.clone(), lease, blocks_hint);
+        let chains = Chains::new(Owner::Upload(lease), blocks_hint);
         // Nobody else sets it.
         let _ = self.begun.set(Rc::new(chains));
         let renew_after = Duration::from_millis(u64::from(lease.lease_ms / 3).max(10));

@@ -118,9 +118,13 @@ async fn an_upload_that_nobody_takes_fails_in_time() {
     ] {
         cluster.fault(0, Some(fault));
         cluster.fault(1, Some(fault));
-        let problem = upload(&client, "/f", &random_bytes(MIB)).await.unwrap_err();
-        assert_eq!(problem.kind, kind, "{fault:?}: {problem}");
-        assert!(problem.message.contains("/f"), "{problem}");
+        for megabytes in [1, 5] {
+            let problem = upload(&client, "/f", &random_bytes(megabytes * MIB))
+                .await
+                .unwrap_err();
+            assert_eq!(problem.kind, kind, "{fault:?}: {problem}");
+            assert!(problem.message.contains("/f"), "{problem}");
+        }
     }
     until(|| cluster.world.nameserver().abandoned.len() == 3).await;
     assert!(cluster.world.nameserver().files.is_empty());

@@ -31,15 +31,15 @@ async fn a_mutation_whose_answer_is_lost_applies_once() {
 async fn transfers_outlive_a_restart_of_the_nameserver() {
     let cluster = Cluster::new(2);
     let client = cluster.client().await;
-    let data = random_bytes(3 * MIB);
+    let data = random_bytes(10 * MIB);
     let (mut source, from) = tokio::io::duplex(MIB);
     let uploading = client.upload("/f", from, blockyard_client::UploadOptions::default());
     let feeding = async {
         use tokio::io::AsyncWriteExt as _;
-        source.write_all(&data[..2 * MIB]).await.unwrap();
+        source.write_all(&data[..9 * MIB]).await.unwrap();
         until(|| !cluster.world.nameserver().leases.is_empty()).await;
         cluster.nameserver_down(true);
-        source.write_all(&data[2 * MIB..]).await.unwrap();
+        source.write_all(&data[9 * MIB..]).await.unwrap();
         drop(source);
         tokio::time::sleep(Duration::from_millis(300)).await;
         cluster.nameserver_down(false);
@@ -122,6 +122,63 @@ async fn refusals_are_passed_on_and_what_passes_is_asked_again() {
     let retry = Problem::retry("block 7 has no live replica");
     let full = Problem::new(ProblemKind::Retry, "no dataserver is connected");
     cluster.world.nameserver().refuse = vec![("commit", retry), ("allocate", full)];
-    upload(&client, "/f", b"x").await.unwrap();
+    upload(&client, "/f", &random_bytes(5 * MIB)).await.unwrap();
     assert!(cluster.world.nameserver().refuse.is_empty());
+    let full = Problem::new(ProblemKind::Retry, "no dataserver is connected");
+    cluster.world.nameserver().refuse = vec![("reserve", full)];
+    upload(&client, "/g", b"x").await.unwrap();
+    assert!(cluster.world.nameserver().refuse.is_empty());
+}
+
+#[tokio::test]
+async fn a_short_file_is_published_once_though_the_answer_is_lost() {
+    let cluster = Cluster::new(2);
+    let client = cluster.client().await;
+    cluster.world.nameserver().lose_answer_of = vec!["publish"];
+    let data = random_bytes(70_000);
+    upload(&client, "/f", &data).await.unwrap();
+    upload(&client, "/empty", b"").await.unwrap();
+    assert!(download(&client, "/f", None).await.unwrap().1 == data);
+    assert!(download(&client, "/empty", None).await.unwrap().1.is_empty());
+    let state = cluster.world.nameserver();
+    assert_eq!((state.repeated, state.commits), (1, 2));
+    assert!(state.leases.is_empty(), "no upload was opened");
+}
+
+#[tokio::test]
+async fn a_block_whose_reservation_is_forgotten_is_written_anew() {
+    let cluster = Cluster::new(2);
+    let client = cluster.client().await;
+    upload(&client, "/before", b"reserves more than it takes")
+        .await
+        .unwrap();
+    cluster.world.nameserver().reserved.clear();
+    let data = random_bytes(70_000);
+    let uploaded = upload(&client, "/f", &data).await.unwrap();
+    assert_eq!(uploaded.degraded, 0);
+    assert!(download(&client, "/f", None).await.unwrap().1 == data);
+}
+
+#[tokio::test]
+async fn many_short_files_are_told_apart() {
+    let cluster = Cluster::new(2);
+    let client = cluster.client().await;
+    upload(&client, "/3", b"there before").await.unwrap();
+    let uploads = (0..40u8).map(|number| {
+        let (path, client) = (format!("/{number}"), client.clone());
+        async move {
+            let options = blockyard_client::UploadOptions::default();
+            client
+                .upload(&path, std::io::Cursor::new(vec![number; 5000]), options)
+                .await
+        }
+    });
+    for (number, uploaded) in (0..).zip(futures_util::future::join_all(uploads).await) {
+        match uploaded {
+            Err(problem) => assert!(number == 3 && problem.kind == ProblemKind::Exists, "{problem}"),
+            Ok(uploaded) => assert_eq!(uploaded.file.path, format!("/{number}")),
+        }
+        let (_, data) = download(&client, &format!("/{number}"), None).await.unwrap();
+        assert!(number == 3 || data == [number; 5000]);
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use blockyard_client::{DownloadOptions, ListOptions, ProblemKind, Progress, UploadOptions};
 use blockyard_engine::checksum;
 use common::{Cluster, Fault, MIB, Sink, download, random_bytes, until, upload};
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::io::AsyncWriteExt as _;
 
 #[tokio::test]
@@ -107,17 +107,19 @@ async fn a_slow_source_keeps_its_lease() {
     let cluster = Cluster::new(2);
     cluster.world.nameserver().lease_ms = 300;
     let client = cluster.client().await;
-    let (mut source, from) = tokio::io::duplex(1000);
+    let (mut source, from) = tokio::io::duplex(MIB);
     let uploading = client.upload("/slow", from, UploadOptions::default());
+    let data = random_bytes(10 * MIB);
+    let (first, last) = data.split_at(9 * MIB);
     let feeding = async {
-        source.write_all(b"first ").await.unwrap();
+        source.write_all(first).await.unwrap();
         until(|| cluster.world.nameserver().renewals >= 3).await;
-        source.write_all(b"last").await.unwrap();
+        source.write_all(last).await.unwrap();
         drop(source);
     };
     let (uploaded, ()) = tokio::join!(uploading, feeding);
-    assert_eq!(uploaded.unwrap().file.size_bytes, 10);
-    assert_eq!(download(&client, "/slow", None).await.unwrap().1, b"first last");
+    uploaded.unwrap();
+    assert!(download(&client, "/slow", None).await.unwrap().1 == data);
 }
 
 #[tokio::test]
@@ -205,17 +207,18 @@ async fn an_upload_that_is_dropped_is_abandoned() {
         let client = client.clone();
         async move { client.upload("/half", from, UploadOptions::default()).await }
     });
-    source.write_all(&random_bytes(5 * MIB)).await.unwrap();
+    source.write_all(&random_bytes(9 * MIB)).await.unwrap();
     until(|| !cluster.world.nameserver().leases.is_empty()).await;
     uploading.abort();
     until(|| cluster.world.nameserver().abandoned.len() == 1).await;
     assert!(cluster.world.nameserver().files.is_empty());
     // Also when the client is closed right behind it.
-    let (_source, from) = tokio::io::duplex(MIB);
+    let (mut source, from) = tokio::io::duplex(MIB);
     let uploading = tokio::spawn({
         let client = client.clone();
         async move { client.upload("/half", from, UploadOptions::default()).await }
     });
+    source.write_all(&random_bytes(9 * MIB)).await.unwrap();
     until(|| !cluster.world.nameserver().leases.is_empty()).await;
     uploading.abort();
     let _ = uploading.await;
@@ -227,16 +230,23 @@ async fn an_upload_that_is_dropped_is_abandoned() {
 async fn a_source_that_fails_publishes_nothing() {
     let cluster = Cluster::new(2);
     let client = cluster.client().await;
-    let broken = tokio_util::io::StreamReader::new(futures_util::stream::iter([
-        Ok(bytes::Bytes::from(random_bytes(5 * MIB))),
-        Err(std::io::Error::other("the tape tore")),
-    ]));
-    let problem = client
-        .upload("/f", broken, UploadOptions::default())
-        .await
-        .unwrap_err();
-    assert_eq!(problem.kind, ProblemKind::Failed);
-    assert!(problem.message.contains("the tape tore"), "{problem}");
+    for begun in [false, true] {
+        let bytes = if begun { 9 * MIB } else { MIB };
+        let world = cluster.world.clone();
+        let tears = async move {
+            until(|| !begun || !world.nameserver().leases.is_empty()).await;
+            Err(std::io::Error::other("the tape tore"))
+        };
+        let whole = futures_util::stream::iter([Ok(bytes::Bytes::from(random_bytes(bytes)))]);
+        let broken =
+            tokio_util::io::StreamReader::new(whole.chain(Box::pin(futures_util::stream::once(tears))));
+        let problem = client
+            .upload("/f", broken, UploadOptions::default())
+            .await
+            .unwrap_err();
+        assert_eq!(problem.kind, ProblemKind::Failed);
+        assert!(problem.message.contains("the tape tore"), "{problem}");
+    }
     until(|| cluster.world.nameserver().abandoned.len() == 1).await;
     assert!(cluster.world.nameserver().files.is_empty());
 }

@@ -26,28 +26,63 @@ impl Core {
         let state = self.state.borrow();
         let held = state.held(lease)?;
         self.uploads.borrow_mut().renew(lease, self.now_ms());
+        self.chains(&state, held.replication, count, avoid, || {
+            self.uploads.borrow_mut().allocate(lease)
+        })
+    }
+
+    /// Fresh ids for files without an upload of their own: publishable as long as their tickets hold, and a little
+    /// longer, for what is written last.
+    ///
+    /// # Errors
+    /// As [`Core::allocate`]; `Invalid` for a replication factor that can't be.
+    pub fn reserve(&self, replication: u8, count: u32, avoid: &[VolumeId]) -> Result<Vec<NewBlock>> {
+        let replication = self.replication_or_default(replication);
+        if replication > crate::state::blocks::REPLICATION_MAX {
+            return Err(Problem::invalid(format!("replication {replication} is too high")));
+        }
+        let until_ms = self.now_ms() + self.config.ticket_ms + u64::from(self.config.lease_ms);
+        self.chains(&self.state.borrow(), replication, count, avoid, || {
+            self.uploads.borrow_mut().reserve(until_ms)
+        })
+    }
+
+    /// The replication factor asked for, or the cluster's.
+    pub fn replication_or_default(&self, asked: u8) -> u8 {
+        match asked {
+            0 => self.config.replication,
+            asked => asked,
+        }
+    }
+
+    /// A chain of volumes, and the tickets to write to them, for each of `count` blocks.
+    fn chains(
+        &self,
+        state: &State,
+        replication: u8,
+        count: u32,
+        avoid: &[VolumeId],
+        mut fresh: impl FnMut() -> Result<BlockId>,
+    ) -> Result<Vec<NewBlock>> {
         let avoid: Vec<_> = avoid
             .iter()
             .filter_map(|id| state.blocks().index_of(*id))
             .collect();
         let expires_unix_ms = now_unix_ms() + self.config.ticket_ms;
-        let least = usize::from(self.config.min_replicas.min(held.replication));
+        let least = usize::from(self.config.min_replicas.min(replication));
+        let health = self.health.borrow();
+        let candidates = self.candidates(state, &health, &avoid);
         let mut blocks = Vec::new();
         for _ in 0..count.clamp(1, ALLOCATE_MAX) {
-            let chain = {
-                let health = self.health.borrow();
-                let candidates = self.candidates(&state, &health, &avoid);
-                let wanted = usize::from(held.replication);
-                let chosen = choose(&candidates, &[], wanted, least, &mut *self.lots.borrow_mut());
-                if chosen.len() < least {
-                    return Err(self.no_volumes(&state, chosen.len(), least));
-                }
-                chosen
-            };
-            let block = self.uploads.borrow_mut().allocate(lease)?;
+            let wanted = usize::from(replication);
+            let chain = choose(&candidates, &[], wanted, least, &mut *self.lots.borrow_mut());
+            if chain.len() < least {
+                return Err(self.no_volumes(state, chain.len(), least));
+            }
+            let block = fresh()?;
             let hops = chain.iter().zip(0..).filter_map(|(volume, hop)| {
                 self.hop(
-                    &state,
+                    state,
                     *volume,
                     block,
                     (Operation::Write, hop, BLOCK_BYTES_MAX as u32),
@@ -150,44 +185,77 @@ impl Core {
         let state = self.state.borrow();
         let held = state.held(lease)?;
         let uploads = self.uploads.borrow();
-        blocks
-            .iter()
-            .map(|added| {
-                let AddedBlock {
-                    block,
-                    index,
-                    length,
-                    crc32c,
-                    proofs,
-                } = added;
-                let known = state
-                    .blocks()
-                    .get(*block)
-                    .is_some_and(|row| row.version == held.version);
-                if !known && !uploads.may_be(*block, lease, held.reign) {
-                    return Err(denied(*block, "it was not given to this upload"));
-                }
-                if proofs.is_empty() || proofs.len() > crate::state::blocks::REPLICAS_MAX {
-                    return Err(Problem::invalid(format!(
-                        "block {block} comes with {} proofs",
-                        proofs.len()
-                    )));
-                }
-                let volumes = proofs.iter().map(|proof| {
-                    if !self.keys.proves(proof, *block, *length, *crc32c) {
-                        return Err(denied(*block, "a proof of a replica does not hold"));
-                    }
-                    state.blocks().known(proof.volume)
-                });
-                Ok(NewRow {
-                    block: *block,
-                    index: *index,
-                    length: *length,
-                    crc32c: *crc32c,
-                    volumes: volumes.collect::<Result<_>>()?,
-                })
-            })
-            .collect()
+        let given = |block: BlockId| {
+            let known = state.blocks().get(block);
+            known.is_some_and(|row| row.version == held.version) || uploads.may_be(block, lease, held.reign)
+        };
+        let rows = blocks.iter().map(|added| match given(added.block) {
+            true => self.proven_one(&state, added),
+            false => Err(denied(added.block, "it was not given to this upload")),
+        });
+        rows.collect()
+    }
+
+    /// Checks the blocks of a file that is published without an upload of its own.
+    ///
+    /// # Errors
+    /// `Denied` for ids that are not reserved (any more) or a proof that does not hold; `Invalid` for too many;
+    /// `Retry` when a block has no live replica.
+    pub fn proven_file(&self, path: &str, blocks: &[AddedBlock]) -> Result<Vec<NewRow>> {
+        if blocks.len() > ALLOCATE_MAX as usize {
+            return Err(Problem::invalid(format!(
+                "{} blocks in a file without an upload, at most {ALLOCATE_MAX} are allowed",
+                blocks.len()
+            )));
+        }
+        let (state, health, now_ms) = (self.state.borrow(), self.health.borrow(), self.now_ms());
+        let uploads = self.uploads.borrow();
+        let mut rows = Vec::with_capacity(blocks.len());
+        for added in blocks {
+            if !uploads.is_reserved(added.block, now_ms) {
+                return Err(denied(added.block, "it is not reserved (any more)"));
+            }
+            let row = self.proven_one(&state, added)?;
+            let mut volumes = row.volumes.iter();
+            if !volumes.any(|volume| health.volume_liveness(*volume, now_ms) == Liveness::Alive) {
+                return Err(Problem::retry(format!(
+                    "{path} can't be published yet: block {} has no live replica; wait for its servers or upload again",
+                    added.block
+                )));
+            }
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    /// A block whose proofs hold.
+    fn proven_one(&self, state: &State, added: &AddedBlock) -> Result<NewRow> {
+        let AddedBlock {
+            block,
+            index,
+            length,
+            crc32c,
+            proofs,
+        } = added;
+        if proofs.is_empty() || proofs.len() > crate::state::blocks::REPLICAS_MAX {
+            return Err(Problem::invalid(format!(
+                "block {block} comes with {} proofs",
+                proofs.len()
+            )));
+        }
+        let volumes = proofs.iter().map(|proof| {
+            if !self.keys.proves(proof, *block, *length, *crc32c) {
+                return Err(denied(*block, "a proof of a replica does not hold"));
+            }
+            state.blocks().known(proof.volume)
+        });
+        Ok(NewRow {
+            block: *block,
+            index: *index,
+            length: *length,
+            crc32c: *crc32c,
+            volumes: volumes.collect::<Result<_>>()?,
+        })
     }
 
     /// Whether every block of an upload can be read right now.

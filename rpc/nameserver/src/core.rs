@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use blockyard_engine::limits::BLOCK_BYTES_MAX;
 use blockyard_wire::ticket::{Keys, now_unix_ms};
-use blockyard_wire::types::{BlockId, ClusterId, ClusterInfo, Epoch};
+use blockyard_wire::types::{BlockId, ClusterId, ClusterInfo, Epoch, FileInfo, NewFile};
 use blockyard_wire::{Problem, ProblemKind, Result};
 use futures_util::future::{LocalBoxFuture, Shared};
 use rand::SeedableRng as _;
@@ -209,6 +209,40 @@ impl Core {
         outcome
             .await
             .unwrap_or_else(|_| Err(Problem::retry("the nameserver is stopping")))
+    }
+
+    /// Publishes a file whose blocks are durable, without an upload of its own; also how many of them have fewer
+    /// replicas than wanted.
+    ///
+    /// # Errors
+    /// As [`Core::proven_file`] and [`Core::propose`].
+    pub async fn publish(&self, file: NewFile) -> Result<(FileInfo, u32)> {
+        let mut command = Command::Publish {
+            replication: self.replication_or_default(file.replication),
+            path: file.path,
+            overwrite: file.overwrite,
+            content_type: file.content_type,
+            blocks: Vec::new(),
+            length_bytes: file.length_bytes,
+            crc32c: file.crc32c,
+            at_unix_ms: now_unix_ms(),
+            request: file.request,
+        };
+        // A repeated one has used its reservations up.
+        let repeated = self.state.borrow().repeated(&command).is_some();
+        if let Command::Publish { path, blocks, .. } = &mut command
+            && !repeated
+        {
+            *blocks = self.proven_file(path, &file.blocks)?;
+        }
+        let Outcome::Committed { file: info, degraded } = self.propose(command).await? else {
+            return Err(Problem::invalid("this request id was used for another call"));
+        };
+        let mut uploads = self.uploads.borrow_mut();
+        file.blocks
+            .iter()
+            .for_each(|added| uploads.published(added.block));
+        Ok((*info, degraded))
     }
 
     /// The commands for the next frame, as many as fit.

@@ -67,6 +67,7 @@ fn leave_safe_mode(core: &Core) {
 }
 
 async fn expire(core: &Core) -> Result<()> {
+    core.uploads.borrow_mut().expire_reserved(core.now_ms());
     let expired = core.uploads.borrow().expired(core.now_ms());
     for leases in expired.chunks(BATCH) {
         tracing::info!(count = leases.len(), "uploads have been silent for too long");

@@ -21,6 +21,8 @@ pub struct Uploads {
     /// Handed out and not added yet, by the lease they belong to.
     outstanding: BTreeMap<u64, BTreeSet<BlockId>>,
     outstanding_count: usize,
+    /// Handed out for files without an upload of their own, and when nobody can publish them any more.
+    reserved: BTreeMap<BlockId, u64>,
     /// When each lease expires, on the clock of the caller, milliseconds.
     deadlines: BTreeMap<u64, u64>,
 }
@@ -35,6 +37,7 @@ impl Uploads {
             counter: 0,
             outstanding: BTreeMap::new(),
             outstanding_count: 0,
+            reserved: BTreeMap::new(),
             deadlines: state.leases().keys().map(|lease| (*lease, lease_ms)).collect(),
         }
     }
@@ -81,7 +84,46 @@ impl Uploads {
     /// # Errors
     /// `Busy` when too many are outstanding; `Failed` when the reign has used all of its own.
     pub fn allocate(&mut self, lease: u64) -> Result<BlockId> {
-        if self.outstanding_count >= OUTSTANDING_MAX {
+        let id = self.fresh()?;
+        self.outstanding.entry(lease).or_default().insert(id);
+        self.outstanding_count += 1;
+        Ok(id)
+    }
+
+    /// A fresh block id for a file without an upload of its own.
+    ///
+    /// # Errors
+    /// As [`Uploads::allocate`].
+    pub fn reserve(&mut self, until_ms: u64) -> Result<BlockId> {
+        let id = self.fresh()?;
+        self.reserved.insert(id, until_ms);
+        Ok(id)
+    }
+
+    /// Whether `block` is reserved and not published. Those of earlier reigns are not: what became of them is not
+    /// known.
+    pub fn is_reserved(&self, block: BlockId, now_ms: u64) -> bool {
+        self.reserved
+            .get(&block)
+            .is_some_and(|until_ms| *until_ms >= now_ms)
+    }
+
+    /// The block has been published.
+    pub fn published(&mut self, block: BlockId) {
+        self.reserved.remove(&block);
+    }
+
+    /// Lets go of what nobody can publish any more. Ids and their times rise together.
+    pub fn expire_reserved(&mut self, now_ms: u64) {
+        while let Some(first) = self.reserved.first_entry()
+            && *first.get() < now_ms
+        {
+            first.remove();
+        }
+    }
+
+    fn fresh(&mut self) -> Result<BlockId> {
+        if self.outstanding_count + self.reserved.len() >= OUTSTANDING_MAX {
             return Err(Problem::new(
                 ProblemKind::Busy,
                 "too many blocks are being written; try again",
@@ -94,8 +136,6 @@ impl Uploads {
             )
         })?;
         self.counter += 1;
-        self.outstanding.entry(lease).or_default().insert(id);
-        self.outstanding_count += 1;
         Ok(id)
     }
 
@@ -119,7 +159,8 @@ impl Uploads {
 
     /// Whether an upload in progress may still add `block`.
     pub fn may_want(&self, block: BlockId, state: &State) -> bool {
-        self.outstanding.values().any(|blocks| blocks.contains(&block))
+        self.reserved.contains_key(&block)
+            || self.outstanding.values().any(|blocks| blocks.contains(&block))
             || state
                 .leases()
                 .iter()
@@ -180,6 +221,21 @@ mod tests {
         assert!(!uploads.may_want(one, &state));
         uploads.added(8, two);
         assert!(!uploads.may_want(two, &state));
+    }
+
+    #[test]
+    fn what_is_reserved_is_anybodys_until_it_expires() {
+        let state = state();
+        let mut uploads = Uploads::new(&state, 100, 2);
+        let (one, two) = (uploads.reserve(50).unwrap(), uploads.reserve(60).unwrap());
+        assert!(uploads.is_reserved(one, 50) && !uploads.is_reserved(one, 51));
+        assert!(uploads.may_want(one, &state), "late, but not yet let go");
+        uploads.expire_reserved(51);
+        assert!(!uploads.may_want(one, &state) && uploads.is_reserved(two, 51));
+        uploads.published(two);
+        assert!(!uploads.is_reserved(two, 51));
+        let earlier = BlockId::new(4, 3).unwrap();
+        assert!(!uploads.is_reserved(earlier, 0));
     }
 
     #[test]

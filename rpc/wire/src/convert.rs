@@ -3,6 +3,8 @@
 //! `read_x` gives the plain `X` or a `Problem` of kind `Invalid`; `write_x` fills a builder. Readers are
 //! bounded by the connection's limits (`control::reader_options`), so nothing here needs its own.
 
+mod publish;
+
 use blockyard_engine::block::BlockId;
 use blockyard_schema::{dataserver_capnp as data, nameserver_capnp as name, types_capnp as types};
 use capnp::struct_list;
@@ -15,6 +17,8 @@ use crate::types::{
     Incarnation, Liveness, Location, NewBlock, Replica, ReplicaProof, ReplicaState, RequestId, ServerInfo,
     ServerStatus, VolumeId, VolumeReport, VolumeState, VolumeStatus,
 };
+
+pub use publish::{read_new_file, read_published, write_new_file, write_published};
 
 fn malformed(error: capnp::Error) -> Problem {
     Problem::invalid(format!("a malformed message: {error}"))

@@ -336,6 +336,27 @@ pub struct AddedBlock {
     pub proofs: Vec<ReplicaProof>,
 }
 
+/// A file of few blocks, all durable, to be published in one step.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewFile {
+    /// Where it will appear.
+    pub path: String,
+    /// Whether a file that is there is replaced.
+    pub overwrite: bool,
+    /// Replicas wanted of each block; 0 takes the cluster's default.
+    pub replication: u8,
+    /// MIME type, or empty.
+    pub content_type: String,
+    /// All of its blocks.
+    pub blocks: Vec<AddedBlock>,
+    /// Bytes of the file.
+    pub length_bytes: u64,
+    /// CRC32C of the file.
+    pub crc32c: u32,
+    /// Of the publication.
+    pub request: RequestId,
+}
+
 /// An upload in progress.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Lease {

@@ -5,7 +5,7 @@
 pub mod nameserver;
 pub mod volume;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ pub struct NameserverState {
     pub files: HashMap<String, (FileInfo, Vec<AddedBlock>)>,
     pub directories: Vec<String>,
     pub leases: HashMap<u64, (Lease, String, Vec<AddedBlock>)>,
+    /// Blocks for files without an upload, not published yet.
+    pub reserved: HashSet<BlockId>,
     pub abandoned: Vec<u64>,
     pub renewals: u32,
     pub commits: u32,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use blockyard_client::types::{
-    AddedBlock, BlockId, BlockInfo, ClusterInfo, FileInfo, Hop, Lease, Location, NewBlock, ReplicaState,
-    RequestId, VolumeId,
+    AddedBlock, BlockId, BlockInfo, ClusterInfo, FileInfo, Hop, Lease, Location, NewBlock, NewFile,
+    ReplicaState, RequestId, VolumeId,
 };
 use blockyard_client::{Problem, ProblemKind};
 use blockyard_engine::checksum;
@@ -124,10 +124,9 @@ impl FakeSession {
                     value
                 }
             };
-            let at = state.lose_answer_of.iter().position(|lost| *lost == call);
-            (value, at.map(|at| state.lose_answer_of.remove(at)))
+            (value, state.take_lost(call))
         };
-        if lost.is_some() {
+        if lost {
             self.hangup.notify_one();
             std::future::pending::<()>().await;
         }
@@ -156,6 +155,48 @@ impl FakeSession {
         }
     }
 
+    fn check_proofs(&self, added: &AddedBlock) {
+        let proven = |proof| {
+            self.world
+                .keys
+                .proves(proof, added.block, added.length, added.crc32c)
+        };
+        assert!(!added.proofs.is_empty() && added.proofs.iter().all(proven));
+    }
+
+    /// Fresh blocks, all with the same chain.
+    fn chains(
+        &self,
+        count: u32,
+        replication: u8,
+        avoid: Vec<VolumeId>,
+    ) -> Result<Vec<NewBlock>, capnp::Error> {
+        let mut usable: Vec<VolumeId> = self.world.volumes().iter().map(|(id, _)| *id).collect();
+        usable.retain(|id| !avoid.contains(id));
+        let first = {
+            let mut state = self.world.nameserver();
+            state.allocations += 1;
+            state.avoided.push(avoid);
+            let first = state.next_id;
+            state.next_id += u64::from(count);
+            first
+        };
+        if usable.is_empty() {
+            return Err(Problem::new(ProblemKind::NoSpace, "no volume is left").into());
+        }
+        usable.truncate(usize::from(replication));
+        let blocks = (0..count).map(|at| {
+            let block = BlockId(first + u64::from(at));
+            let hops = usable.iter().zip(0..);
+            let chain = hops.map(|(volume, position)| self.hop(Operation::Write, block, *volume, position));
+            NewBlock {
+                block,
+                chain: chain.collect(),
+            }
+        });
+        Ok(blocks.collect())
+    }
+
     fn block_infos(&self, blocks: &[AddedBlock], from: u32, max: u32) -> Vec<BlockInfo> {
         let max = max.min(self.world.nameserver().page_max) as usize;
         let page = blocks.iter().skip(from as usize).take(max);
@@ -179,6 +220,78 @@ impl FakeSession {
                 zone: String::new(),
             })
             .collect()
+    }
+}
+
+impl NameserverState {
+    fn or_default(&self, replication: u8) -> u8 {
+        match replication {
+            0 => self.replication,
+            asked => asked,
+        }
+    }
+
+    /// Whether a test wants the answer of this call lost.
+    fn take_lost(&mut self, call: &str) -> bool {
+        let at = self.lose_answer_of.iter().position(|lost| *lost == call);
+        at.map(|at| self.lose_answer_of.remove(at)).is_some()
+    }
+
+    /// A file appears; also how many of its blocks have fewer replicas than wanted.
+    fn appear(
+        &mut self,
+        lease: &Lease,
+        path: String,
+        blocks: Vec<AddedBlock>,
+        whole: (u64, u32),
+    ) -> (FileInfo, u32) {
+        let indexes = blocks.iter().map(|block| block.index);
+        assert!(indexes.eq(0..blocks.len() as u32));
+        let summed = blocks.iter().fold((0, 0), |(bytes, crc), block| {
+            let length = u64::from(block.length);
+            (bytes + length, checksum::combine(crc, block.crc32c, length))
+        });
+        assert_eq!(summed, whole);
+        let file = FileInfo {
+            name: path.rsplit('/').next().unwrap_or_default().to_owned(),
+            path: path.clone(),
+            version: lease.version,
+            size_bytes: whole.0,
+            crc32c: whole.1,
+            blocks: blocks.len() as u32,
+            replication: lease.replication,
+            ..FileInfo::default()
+        };
+        let few = |block: &&AddedBlock| block.proofs.len() < usize::from(lease.replication);
+        let degraded = blocks.iter().filter(few).count() as u32;
+        self.files.insert(path, (file.clone(), blocks));
+        (file, degraded)
+    }
+
+    /// Publishes once for each request.
+    fn publish(&mut self, file: NewFile) -> Result<(FileInfo, u32), Problem> {
+        assert_ne!(file.request, RequestId::default(), "publications are named");
+        if self.answered.contains_key(&file.request) {
+            self.repeated += 1;
+            return Ok((self.files[&file.path].0.clone(), 0));
+        }
+        if self.files.contains_key(&file.path) && !file.overwrite {
+            return Err(Problem::new(ProblemKind::Exists, format!("{} exists", file.path)));
+        }
+        if !file.blocks.iter().all(|added| self.reserved.remove(&added.block)) {
+            return Err(Problem::new(ProblemKind::Denied, "not reserved"));
+        }
+        self.commits += 1;
+        let version = self.next_id;
+        self.next_id += 1;
+        self.answered.insert(file.request, version);
+        let lease = Lease {
+            id: 0,
+            version,
+            lease_ms: self.lease_ms,
+            replication: self.or_default(file.replication),
+        };
+        Ok(self.appear(&lease, file.path, file.blocks, (file.length_bytes, file.crc32c)))
     }
 }
 
@@ -316,11 +429,7 @@ impl session::Server for FakeSession {
                     id,
                     version: id + 1,
                     lease_ms: state.lease_ms,
-                    replication: if replication == 0 {
-                        state.replication
-                    } else {
-                        replication
-                    },
+                    replication: state.or_default(replication),
                 };
                 state.leases.insert(id, (lease, path, Vec::new()));
                 Ok(id)
@@ -343,36 +452,56 @@ impl session::Server for FakeSession {
         self.may("allocate")?;
         let params = params.get()?;
         let avoid = convert::read_list(params.get_avoid()?, convert::read_volume_id)?;
-        let (first, replication) = {
-            let mut state = self.world.nameserver();
-            state.allocations += 1;
-            state.avoided.push(avoid.clone());
+        let replication = {
+            let state = self.world.nameserver();
             let lease = state.leases.get(&params.get_lease()).map(|(lease, ..)| *lease);
-            let lease = lease.ok_or_else(|| Problem::new(ProblemKind::Denied, "no such lease"))?;
-            let first = state.next_id;
-            state.next_id += u64::from(params.get_count());
-            (first, lease.replication)
+            lease
+                .ok_or_else(|| Problem::new(ProblemKind::Denied, "no such lease"))?
+                .replication
         };
-        let mut usable: Vec<VolumeId> = self.world.volumes().iter().map(|(id, _)| *id).collect();
-        usable.retain(|id| !avoid.contains(id));
-        if usable.is_empty() {
-            return Err(Problem::new(ProblemKind::NoSpace, "no volume is left").into());
-        }
-        usable.truncate(usize::from(replication));
-        let blocks: Vec<NewBlock> = (0..params.get_count())
-            .map(|at| {
-                let block = BlockId(first + u64::from(at));
-                let hops = usable.iter().enumerate();
-                NewBlock {
-                    block,
-                    chain: hops
-                        .map(|(position, volume)| self.hop(Operation::Write, block, *volume, position as u8))
-                        .collect(),
-                }
-            })
-            .collect();
+        let blocks = self.chains(params.get_count(), replication, avoid)?;
         let to = results.get().init_blocks(blocks.len() as u32);
         convert::write_list(&blocks, to, convert::write_new_block);
+        Ok(())
+    }
+
+    async fn reserve(
+        self: Rc<Self>,
+        params: session::ReserveParams,
+        mut results: session::ReserveResults,
+    ) -> Done {
+        self.may("reserve")?;
+        let params = params.get()?;
+        let avoid = convert::read_list(params.get_avoid()?, convert::read_volume_id)?;
+        let replication = self.world.nameserver().or_default(params.get_replication());
+        let blocks = self.chains(params.get_count(), replication, avoid)?;
+        let mut state = self.world.nameserver();
+        state.reserved.extend(blocks.iter().map(|new| new.block));
+        let to = results.get().init_blocks(blocks.len() as u32);
+        convert::write_list(&blocks, to, convert::write_new_block);
+        Ok(())
+    }
+
+    async fn publish(
+        self: Rc<Self>,
+        params: session::PublishParams,
+        mut results: session::PublishResults,
+    ) -> Done {
+        let files = convert::read_list(params.get()?.get_files()?, convert::read_new_file)?;
+        self.may("publish")?;
+        let (mut published, mut lose) = (Vec::new(), false);
+        for file in files {
+            file.blocks.iter().for_each(|added| self.check_proofs(added));
+            let mut state = self.world.nameserver();
+            lose |= state.take_lost("publish");
+            published.push(state.publish(file));
+        }
+        if lose {
+            self.hangup.notify_one();
+            std::future::pending::<()>().await;
+        }
+        let to = results.get().init_results(published.len() as u32);
+        convert::write_list(&published, to, convert::write_published);
         Ok(())
     }
 
@@ -384,14 +513,7 @@ impl session::Server for FakeSession {
         let params = params.get()?;
         let blocks = convert::read_list(params.get_blocks()?, convert::read_added_block)?;
         let request = convert::read_request_id(params.get_request()?)?;
-        for added in &blocks {
-            let proven = |proof| {
-                self.world
-                    .keys
-                    .proves(proof, added.block, added.length, added.crc32c)
-            };
-            assert!(!added.proofs.is_empty() && added.proofs.iter().all(proven));
-        }
+        blocks.iter().for_each(|added| self.check_proofs(added));
         let lease = params.get_lease();
         self.once("add_blocks", request, |state| {
             let open = state.leases.get_mut(&lease);
@@ -419,26 +541,8 @@ impl session::Server for FakeSession {
             let (lease, path, mut blocks) =
                 open.ok_or_else(|| Problem::new(ProblemKind::Denied, "no such lease"))?;
             blocks.sort_by_key(|block| block.index);
-            let indexes: Vec<u32> = blocks.iter().map(|block| block.index).collect();
-            assert_eq!(indexes, (0..count).collect::<Vec<u32>>());
-            let whole = blocks.iter().fold((0, 0), |(bytes, crc), block| {
-                let length = u64::from(block.length);
-                (bytes + length, checksum::combine(crc, block.crc32c, length))
-            });
-            assert_eq!(whole, (bytes, crc32c));
-            let file = FileInfo {
-                name: path.rsplit('/').next().unwrap_or_default().to_owned(),
-                path: path.clone(),
-                version: lease.version,
-                size_bytes: bytes,
-                crc32c,
-                blocks: count,
-                replication: lease.replication,
-                ..FileInfo::default()
-            };
-            let short = |block: &&AddedBlock| block.proofs.len() < usize::from(lease.replication);
-            published = Some((file.clone(), blocks.iter().filter(short).count() as u32));
-            state.files.insert(path, (file, blocks));
+            assert_eq!(blocks.len(), count as usize);
+            published = Some(state.appear(&lease, path, blocks, (bytes, crc32c)));
             Ok(lease.version)
         })
         .await

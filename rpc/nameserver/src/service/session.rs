@@ -13,6 +13,8 @@ use crate::state::{Command, Outcome};
 
 /// Volumes that a client may ask to avoid in one call.
 const AVOID_MAX: u32 = 1024;
+/// Files that one call may publish.
+const PUBLISH_MAX: u32 = 64;
 
 /// A client's session.
 pub struct Session {
@@ -36,6 +38,18 @@ fn request(
     field: capnp::Result<blockyard_schema::nameserver_capnp::request_id::Reader<'_>>,
 ) -> Result<RequestId> {
     convert::read_request_id(field?)
+}
+
+/// Volumes that a client would rather not write to.
+fn avoided(
+    list: capnp::struct_list::Reader<'_, blockyard_schema::types_capnp::id128::Owned>,
+) -> Result<Vec<VolumeId>> {
+    if list.len() > AVOID_MAX {
+        return Err(Problem::invalid(format!(
+            "more than {AVOID_MAX} volumes to avoid"
+        )));
+    }
+    convert::read_list(list, convert::read_volume_id)
 }
 
 /// An outcome of another kind than the command's: a request id was used for two different calls.
@@ -181,10 +195,7 @@ impl session::Server for Session {
         let command = Command::Begin {
             path: text(params.get_path())?,
             overwrite: params.get_overwrite(),
-            replication: match params.get_replication() {
-                0 => core.config.replication,
-                given => given,
-            },
+            replication: core.replication_or_default(params.get_replication()),
             content_type: text(params.get_content_type())?,
             at_unix_ms: now_unix_ms(),
             request: request(params.get_request())?,
@@ -212,11 +223,7 @@ impl session::Server for Session {
         mut results: session::AllocateResults,
     ) -> capnp::Result<()> {
         let params = params.get()?;
-        let avoid = params.get_avoid()?;
-        if avoid.len() > AVOID_MAX {
-            return Err(Problem::invalid(format!("more than {AVOID_MAX} volumes to avoid")).into());
-        }
-        let avoid = convert::read_list(avoid, convert::read_volume_id)?;
+        let avoid = avoided(params.get_avoid()?)?;
         let blocks = self
             .core
             .allocate(params.get_lease(), params.get_count(), &avoid)?;
@@ -278,6 +285,45 @@ impl session::Server for Session {
         let mut results = results.get();
         convert::write_file_info(&file, results.reborrow().init_file());
         results.set_degraded(degraded);
+        Ok(())
+    }
+
+    async fn reserve(
+        self: Rc<Self>,
+        params: session::ReserveParams,
+        mut results: session::ReserveResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let avoid = avoided(params.get_avoid()?)?;
+        let blocks = self
+            .core
+            .reserve(params.get_replication(), params.get_count(), &avoid)?;
+        convert::write_list(
+            &blocks,
+            results.get().init_blocks(blocks.len() as u32),
+            convert::write_new_block,
+        );
+        Ok(())
+    }
+
+    async fn publish(
+        self: Rc<Self>,
+        params: session::PublishParams,
+        mut results: session::PublishResults,
+    ) -> capnp::Result<()> {
+        let files = params.get()?.get_files()?;
+        if files.len() > PUBLISH_MAX {
+            return Err(Problem::invalid(format!("more than {PUBLISH_MAX} files in one call")).into());
+        }
+        let files = convert::read_list(files, convert::read_new_file)?;
+        // All at once, so that they share a flush of the journal.
+        let published = files.into_iter().map(|file| self.core.publish(file));
+        let published = futures_util::future::join_all(published).await;
+        convert::write_list(
+            &published,
+            results.get().init_results(published.len() as u32),
+            convert::write_published,
+        );
         Ok(())
     }
 

@@ -19,7 +19,8 @@ impl State {
             }
             Command::Remove { path, .. } => self.names.find(&path::parts(path)?).map(|_| ()),
             Command::Begin { path, overwrite, .. } => self.can_publish(path, *overwrite),
-            Command::AddBlocks { lease, blocks, .. } => self.can_add(*lease, blocks).map(|_| ()),
+            Command::AddBlocks { lease, blocks, .. } => self.can_add(self.held(*lease)?, blocks).map(|_| ()),
+            Command::Publish { path, overwrite, .. } => self.can_publish(path, *overwrite),
             Command::Commit {
                 lease,
                 blocks,

@@ -166,6 +166,27 @@ pub enum Command {
         /// The volume.
         volume: VolumeIndex,
     },
+    /// Makes a file of blocks that are durable already, without an upload of its own.
+    Publish {
+        /// Where the file will appear.
+        path: String,
+        /// Whether a file that is there is replaced.
+        overwrite: bool,
+        /// Replicas wanted of each block.
+        replication: u8,
+        /// MIME type, or empty.
+        content_type: String,
+        /// All of its blocks.
+        blocks: Vec<NewRow>,
+        /// Bytes of the file.
+        length_bytes: u64,
+        /// CRC32C of the file.
+        crc32c: u32,
+        /// Milliseconds since 1970.
+        at_unix_ms: u64,
+        /// Of the call.
+        request: RequestId,
+    },
 }
 
 impl Command {
@@ -178,7 +199,8 @@ impl Command {
             | Self::Begin { request, .. }
             | Self::AddBlocks { request, .. }
             | Self::Commit { request, .. }
-            | Self::Abandon { request, .. } => *request,
+            | Self::Abandon { request, .. }
+            | Self::Publish { request, .. } => *request,
             _ => return None,
         };
         (request != RequestId::default()).then_some(request)

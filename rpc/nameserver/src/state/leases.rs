@@ -7,6 +7,7 @@ use blockyard_wire::types::BlockId;
 use blockyard_wire::{Problem, ProblemKind, Result};
 use serde::{Deserialize, Serialize};
 
+use super::NewRow;
 use super::blocks::{Block, Blocks};
 
 /// Blocks of the longest file: 64 TiB of full ones.
@@ -41,6 +42,14 @@ struct Run {
     blocks: u32,
     length_bytes: u64,
     crc32c: u32,
+}
+
+impl Run {
+    fn push(&mut self, length_bytes: u32, crc32c: u32) {
+        self.blocks += 1;
+        self.length_bytes += u64::from(length_bytes);
+        self.crc32c = checksum::combine(self.crc32c, crc32c, u64::from(length_bytes));
+    }
 }
 
 impl Lease {
@@ -89,10 +98,28 @@ impl Lease {
             .and_then(|&id| rows.get(BlockId(id)))
         {
             let Block { length, crc32c, .. } = *row;
-            self.run.blocks += 1;
-            self.run.length_bytes += u64::from(length);
-            self.run.crc32c = checksum::combine(self.run.crc32c, crc32c, u64::from(length));
+            self.run.push(length, crc32c);
         }
+    }
+
+    /// Blocks, bytes and CRC32C of the file that [`Lease::matches`] has let through.
+    pub fn laid(&self) -> (u32, u64, u32) {
+        (self.run.blocks, self.run.length_bytes, self.run.crc32c)
+    }
+
+    /// Whether these blocks, in the order of their places, will make the file that the client has sent.
+    ///
+    /// # Errors
+    /// As [`Lease::matches`].
+    pub fn will_match(&self, rows: &[NewRow], length_bytes: u64, crc32c: u32) -> Result<()> {
+        let mut laid = self.clone();
+        for (row, place) in rows.iter().zip(0..) {
+            if row.index == place {
+                laid.run.push(row.length, row.crc32c);
+            }
+            laid.blocks.insert(row.index, row.block.0);
+        }
+        laid.matches(rows.len() as u32, length_bytes, crc32c)
     }
 
     /// Whether what was laid down is the file that the client has sent.

@@ -216,6 +216,24 @@ impl State {
                 at_unix_ms,
                 ..
             } => self.commit(*lease, (*blocks, *length_bytes, *crc32c), *at_unix_ms),
+            Command::Publish {
+                path,
+                overwrite,
+                replication,
+                content_type,
+                blocks,
+                length_bytes,
+                crc32c,
+                at_unix_ms,
+                ..
+            } => self.publish(
+                path,
+                *overwrite,
+                (*replication, content_type),
+                blocks,
+                (*length_bytes, *crc32c),
+                *at_unix_ms,
+            ),
             Command::Abandon { lease, .. } => {
                 self.held(*lease)?;
                 self.let_go(*lease);

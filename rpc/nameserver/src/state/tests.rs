@@ -521,3 +521,90 @@ fn damaged_rows_are_refused() {
     more[0].2.push(0);
     assert!(read(&more).is_err(), "a byte too many");
 }
+
+fn file_of(path: &str, overwrite: bool, rows: &[NewRow], request: RequestId) -> Command {
+    let Command::Commit {
+        length_bytes, crc32c, ..
+    } = commit(0, rows, NO)
+    else {
+        unreachable!()
+    };
+    Command::Publish {
+        path: path.into(),
+        overwrite,
+        replication: 2,
+        content_type: "text/plain".into(),
+        blocks: rows.to_vec(),
+        length_bytes,
+        crc32c,
+        at_unix_ms: 6,
+        request,
+    }
+}
+
+#[test]
+fn a_file_without_an_upload_appears_whole_or_not_at_all() {
+    let mut state = state();
+    let rows = [row(10, 0, 4096), row(11, 1, 17)];
+    let before = state.bytes();
+    let refused = |state: &mut State, command: &Command, kind| {
+        let applied = state.applied;
+        assert_eq!(state.apply(command).unwrap_err().kind, kind, "{command:?}");
+        // Nothing has changed but the count.
+        state.applied = applied;
+    };
+    let whole = file_of("/a/f", false, &rows, NO);
+    for spoil in 0..4 {
+        let mut command = whole.clone();
+        if let Command::Publish {
+            blocks,
+            length_bytes,
+            crc32c,
+            replication,
+            ..
+        } = &mut command
+        {
+            match spoil {
+                0 => *length_bytes += 1,
+                1 => *crc32c ^= 1,
+                2 => blocks[1].index = 2,
+                _ => *replication = 0,
+            }
+        }
+        let kind = if spoil == 1 {
+            ProblemKind::Corrupt
+        } else {
+            ProblemKind::Invalid
+        };
+        refused(&mut state, &command, kind);
+    }
+    assert!(state.bytes() == before);
+    let named = file_of("/a/f", false, &rows, request(1));
+    let Outcome::Committed { file, degraded } = state.apply(&named).unwrap() else {
+        panic!("published")
+    };
+    assert_eq!((file.size_bytes, file.blocks, degraded), (4113, 2, 0));
+    assert_eq!(
+        state.apply(&named),
+        Ok(Outcome::Committed {
+            file: file.clone(),
+            degraded
+        })
+    );
+    // Its blocks are its own, and so is its name.
+    refused(&mut state, &file_of("/b", false, &rows, NO), ProblemKind::Denied);
+    let other = [row(12, 0, 5)];
+    refused(
+        &mut state,
+        &file_of("/a/f", false, &other, NO),
+        ProblemKind::Exists,
+    );
+    let Ok(Outcome::Committed { file: second, .. }) = state.apply(&file_of("/a/f", true, &other, NO)) else {
+        panic!("replaced")
+    };
+    assert!(second.version > file.version && state.condemned().contains_key(&file.version));
+    let Ok(Outcome::Committed { file: empty, .. }) = state.apply(&file_of("/empty", false, &[], NO)) else {
+        panic!("published")
+    };
+    assert_eq!((empty.size_bytes, empty.blocks), (0, 0));
+}

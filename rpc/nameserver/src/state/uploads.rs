@@ -6,7 +6,7 @@ use blockyard_engine::limits::BLOCK_BYTES_MAX;
 use blockyard_wire::types::BlockId;
 use blockyard_wire::{Problem, ProblemKind, Result};
 
-use super::blocks::{Block, REPLICATION_MAX};
+use super::blocks::{Block, Blocks, REPLICATION_MAX};
 use super::leases::Lease;
 use super::namespace::{Found, taken};
 use super::{BlockList, NewRow, Outcome, State, Version};
@@ -50,6 +50,27 @@ impl State {
         content_type: &str,
         at_unix_ms: u64,
     ) -> Result<Outcome> {
+        let lease = self.last_id + 1;
+        let version = lease + 1;
+        let row = self.opened(version, path, overwrite, (replication, content_type), at_unix_ms)?;
+        self.last_id = version;
+        self.leases.insert(lease, row);
+        Ok(Outcome::Begun {
+            lease,
+            version,
+            replication,
+        })
+    }
+
+    /// An upload that may publish its file under this version, as far as can be said before its blocks.
+    fn opened(
+        &self,
+        version: u64,
+        path: &str,
+        overwrite: bool,
+        (replication, content_type): (u8, &str),
+        at_unix_ms: u64,
+    ) -> Result<Lease> {
         self.can_publish(path, overwrite)?;
         path::attribute("content type", content_type, CONTENT_TYPE_BYTES_MAX)?;
         if replication == 0 || replication > REPLICATION_MAX {
@@ -57,9 +78,6 @@ impl State {
                 "replication {replication} is not between 1 and {REPLICATION_MAX}"
             )));
         }
-        let lease = self.last_id + 1;
-        let version = lease + 1;
-        self.last_id = version;
         let mut row = Lease::new(
             path::normal(path)?,
             version,
@@ -69,20 +87,14 @@ impl State {
         );
         row.overwrite = overwrite;
         content_type.clone_into(&mut row.content_type);
-        self.leases.insert(lease, row);
-        Ok(Outcome::Begun {
-            lease,
-            version,
-            replication,
-        })
+        Ok(row)
     }
 
-    /// Whether these blocks can come under `lease`; those that have not yet.
+    /// Whether these blocks can come under an upload; those that have not yet.
     ///
     /// # Errors
-    /// `Denied` without the lease or for a block that is another's; `Invalid` for what can't be.
-    pub fn can_add<'a>(&self, lease: u64, blocks: &'a [NewRow]) -> Result<Vec<&'a NewRow>> {
-        let held = self.held(lease)?;
+    /// `Denied` for a block that is another's; `Invalid` for what can't be.
+    pub fn can_add<'a>(&self, held: &Lease, blocks: &'a [NewRow]) -> Result<Vec<&'a NewRow>> {
         let mut fresh = Vec::new();
         let (mut places, mut ids) = (BTreeSet::new(), BTreeSet::new());
         for row in blocks {
@@ -141,22 +153,11 @@ impl State {
     }
 
     pub(super) fn add_blocks(&mut self, lease: u64, blocks: &[NewRow]) -> Result<Outcome> {
-        let fresh = self.can_add(lease, blocks)?;
+        let fresh = self.can_add(self.held(lease)?, blocks)?;
         let Some(held) = self.leases.get_mut(&lease) else {
             return Ok(Outcome::Done);
         };
-        for NewRow {
-            block,
-            index,
-            length,
-            crc32c,
-            volumes,
-        } in fresh
-        {
-            let row = Block::new(held.version, *index, *length, *crc32c, held.replication);
-            self.blocks.insert(*block, row, volumes);
-            held.add(*index, *block, &self.blocks);
-        }
+        lay(&mut self.blocks, held, fresh);
         Ok(Outcome::Done)
     }
 
@@ -169,9 +170,34 @@ impl State {
         let held = self.held(lease)?;
         held.matches(blocks, length_bytes, crc32c)?;
         self.can_publish(&held.path, held.overwrite)?;
-        let Some(held) = self.leases.remove(&lease) else {
-            return Ok(Outcome::Done);
-        };
+        match self.leases.remove(&lease) {
+            Some(held) => self.appear(held, at_unix_ms),
+            None => Ok(Outcome::Done),
+        }
+    }
+
+    /// Begins, takes the blocks in, and commits, all in one: nothing of it is seen unless all of it can be.
+    pub(super) fn publish(
+        &mut self,
+        path: &str,
+        overwrite: bool,
+        attributes: (u8, &str),
+        rows: &[NewRow],
+        (length_bytes, crc32c): (u64, u32),
+        at_unix_ms: u64,
+    ) -> Result<Outcome> {
+        let version = self.last_id + 1;
+        let mut held = self.opened(version, path, overwrite, attributes, at_unix_ms)?;
+        let fresh = self.can_add(&held, rows)?;
+        held.will_match(rows, length_bytes, crc32c)?;
+        lay(&mut self.blocks, &mut held, fresh);
+        self.last_id = version;
+        self.appear(held, at_unix_ms)
+    }
+
+    /// The file of an upload appears, or its new version does.
+    fn appear(&mut self, held: Lease, at_unix_ms: u64) -> Result<Outcome> {
+        let (blocks, length_bytes, crc32c) = held.laid();
         let parts = path::parts(&held.path)?;
         let file = match self.names.walk(&parts)? {
             (Found::File(file, old), 0) => {
@@ -233,6 +259,22 @@ impl State {
             Ok((index as u32, BlockId(id), *block))
         })
         .collect()
+    }
+}
+
+/// Puts fresh blocks on the map and under their upload.
+fn lay(map: &mut Blocks, held: &mut Lease, fresh: Vec<&NewRow>) {
+    for NewRow {
+        block,
+        index,
+        length,
+        crc32c,
+        volumes,
+    } in fresh
+    {
+        let row = Block::new(held.version, *index, *length, *crc32c, held.replication);
+        map.insert(*block, row, volumes);
+        held.add(*index, *block, map);
     }
 }
 
