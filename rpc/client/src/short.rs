@@ -1,4 +1,4 @@
-//! A file of at most one block: its block goes to a chain that was reserved ahead, then it is published, together with
+//! A file shorter than a block: its block goes to a chain that was reserved ahead, then it is published, together with
 //! others that are ready. Two round trips, of which one moves the data; no lease.
 
 use std::cell::{Cell, RefCell};
@@ -40,7 +40,7 @@ struct Waiting {
     answer: oneshot::Sender<Result<(FileInfo, u32)>>,
 }
 
-/// Writes and publishes a file of one block, or of none.
+/// Writes and publishes a file shorter than a block; `None` is an empty one.
 pub async fn upload(
     core: &Rc<Core>,
     path: String,

@@ -1,7 +1,6 @@
 //! An upload: source, checksums, sending and waiting overlap; published by one commit. One block needs no lease.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -38,16 +37,18 @@ pub async fn upload<R: AsyncRead + Unpin>(
     options: UploadOptions,
 ) -> Result<Uploaded> {
     let mut source = Source::new(from, core.buffers.clone());
-    let mut begun = VecDeque::new();
-    // A longer file opens its upload at once; one that may be short is read until that is known.
+    let mut first = None;
+    // One that may be short is read until that is known; a longer file opens its upload at once.
     if options
         .length_hint
-        .is_none_or(|bytes| bytes <= BLOCK_BYTES_MAX as u64)
+        .is_none_or(|bytes| bytes < BLOCK_BYTES_MAX as u64)
     {
-        begun.extend(source.next().await?);
-        match source.next().await? {
-            None => return short::upload(&core, path, begun.pop_front(), &options).await,
-            more => begun.extend(more),
+        first = source.next().await?;
+        if first
+            .as_ref()
+            .is_none_or(|block| block.data.len() < BLOCK_BYTES_MAX)
+        {
+            return short::upload(&core, path, first, &options).await;
         }
     }
     let upload = Upload {
@@ -62,7 +63,7 @@ pub async fn upload<R: AsyncRead + Unpin>(
         durable_bytes: Cell::new(0),
         retried: Cell::new(0),
     };
-    upload.run(source, begun).await
+    upload.run(source, first).await
 }
 
 struct Upload {
@@ -90,9 +91,9 @@ struct Totals {
 }
 
 impl Upload {
-    async fn run<R: AsyncRead + Unpin>(self, from: Source<R>, begun: VecDeque<Filled>) -> Result<Uploaded> {
+    async fn run<R: AsyncRead + Unpin>(self, from: Source<R>, first: Option<Filled>) -> Result<Uploaded> {
         // The source is read on while the upload is being opened.
-        let (totals, lease) = tokio::try_join!(self.feed(from, begun), self.keep())?;
+        let (totals, lease) = tokio::try_join!(self.feed(from, first), self.keep())?;
         let (file, degraded) = self.commit(&lease, &totals).await?;
         if let Some(claim) = self.claim.take() {
             claim.published();
@@ -104,11 +105,11 @@ impl Upload {
         })
     }
 
-    /// Writes the blocks `begun` with and those of the source, several at a time.
+    /// Writes the first block, where it is there already, and those of the source, several at a time.
     async fn feed<R: AsyncRead + Unpin>(
         &self,
         mut source: Source<R>,
-        mut begun: VecDeque<Filled>,
+        mut first: Option<Filled>,
     ) -> Result<Totals> {
         let mut writes = FuturesUnordered::new();
         let mut totals = Totals::default();
@@ -117,8 +118,8 @@ impl Upload {
             while writes.len() >= in_flight {
                 writes.next().await.transpose()?;
             }
-            let next = if let Some(block) = begun.pop_front() {
-                Some(block)
+            let next = if first.is_some() {
+                first.take()
             } else {
                 let mut reading = std::pin::pin!(source.next());
                 loop {

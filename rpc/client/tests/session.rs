@@ -31,15 +31,15 @@ async fn a_mutation_whose_answer_is_lost_applies_once() {
 async fn transfers_outlive_a_restart_of_the_nameserver() {
     let cluster = Cluster::new(2);
     let client = cluster.client().await;
-    let data = random_bytes(10 * MIB);
+    let data = random_bytes(6 * MIB);
     let (mut source, from) = tokio::io::duplex(MIB);
     let uploading = client.upload("/f", from, blockyard_client::UploadOptions::default());
     let feeding = async {
         use tokio::io::AsyncWriteExt as _;
-        source.write_all(&data[..9 * MIB]).await.unwrap();
+        source.write_all(&data[..5 * MIB]).await.unwrap();
         until(|| !cluster.world.nameserver().leases.is_empty()).await;
         cluster.nameserver_down(true);
-        source.write_all(&data[9 * MIB..]).await.unwrap();
+        source.write_all(&data[5 * MIB..]).await.unwrap();
         drop(source);
         tokio::time::sleep(Duration::from_millis(300)).await;
         cluster.nameserver_down(false);

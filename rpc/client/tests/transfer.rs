@@ -109,8 +109,8 @@ async fn a_slow_source_keeps_its_lease() {
     let client = cluster.client().await;
     let (mut source, from) = tokio::io::duplex(MIB);
     let uploading = client.upload("/slow", from, UploadOptions::default());
-    let data = random_bytes(10 * MIB);
-    let (first, last) = data.split_at(9 * MIB);
+    let data = random_bytes(6 * MIB);
+    let (first, last) = data.split_at(5 * MIB);
     let feeding = async {
         source.write_all(first).await.unwrap();
         until(|| cluster.world.nameserver().renewals >= 3).await;
@@ -136,7 +136,7 @@ async fn heads_may_grant_bit_by_bit() {
 async fn progress_is_told_by_the_block() {
     let cluster = Cluster::new(2);
     let client = cluster.client().await;
-    let data = random_bytes(9 * MIB);
+    let data = random_bytes(5 * MIB);
     let seen: Arc<Mutex<Vec<Progress>>> = Arc::default();
     let telling = |seen: &Arc<Mutex<Vec<Progress>>>| {
         let seen = seen.clone();
@@ -207,7 +207,7 @@ async fn an_upload_that_is_dropped_is_abandoned() {
         let client = client.clone();
         async move { client.upload("/half", from, UploadOptions::default()).await }
     });
-    source.write_all(&random_bytes(9 * MIB)).await.unwrap();
+    source.write_all(&random_bytes(5 * MIB)).await.unwrap();
     until(|| !cluster.world.nameserver().leases.is_empty()).await;
     uploading.abort();
     until(|| cluster.world.nameserver().abandoned.len() == 1).await;
@@ -218,7 +218,7 @@ async fn an_upload_that_is_dropped_is_abandoned() {
         let client = client.clone();
         async move { client.upload("/half", from, UploadOptions::default()).await }
     });
-    source.write_all(&random_bytes(9 * MIB)).await.unwrap();
+    source.write_all(&random_bytes(5 * MIB)).await.unwrap();
     until(|| !cluster.world.nameserver().leases.is_empty()).await;
     uploading.abort();
     let _ = uploading.await;
@@ -231,7 +231,7 @@ async fn a_source_that_fails_publishes_nothing() {
     let cluster = Cluster::new(2);
     let client = cluster.client().await;
     for begun in [false, true] {
-        let bytes = if begun { 9 * MIB } else { MIB };
+        let bytes = if begun { 5 * MIB } else { MIB };
         let world = cluster.world.clone();
         let tears = async move {
             until(|| !begun || !world.nameserver().leases.is_empty()).await;
