@@ -264,9 +264,7 @@ fn nothing_out_of_bounds(mut replayed: Replayed) {
     let mut space = Space::new();
     for (&number, (cut, written)) in &replayed.segments {
         space.set_segment(number, *cut, None);
-        if let Some(segment) = space.segment_mut(number) {
-            segment.restore_written(written);
-        }
+        space.restore_written(number, written);
     }
     let mut taken = std::collections::BTreeSet::new();
     for (block, replica) in replayed.take_replicas() {
