@@ -89,6 +89,8 @@ pub struct Cluster {
     pub nameserver: Option<Process>,
     pub dataservers: Vec<Option<Process>>,
     pub capacity: String,
+    /// Memory of each volume's read cache: none, so that what a test does to a disk shows at the next read.
+    pub read_cache: String,
     pub nameserver_flags: Vec<String>,
 }
 
@@ -104,6 +106,7 @@ impl Cluster {
             nameserver: None,
             dataservers: Vec::new(),
             capacity: "2GiB".to_owned(),
+            read_cache: "0".to_owned(),
             nameserver_flags: Vec::new(),
         }
     }
@@ -162,7 +165,13 @@ impl Cluster {
             &self.address(9000),
         ]);
         command
-            .args(["--capacity", &self.capacity, "--volume"])
+            .args([
+                "--capacity",
+                &self.capacity,
+                "--read-cache",
+                &self.read_cache,
+                "--volume",
+            ])
             .arg(self.volume_dir(index));
         let process = Process::spawn(command, self.path(&format!("dataserver-{index}.log")));
         self.dataservers[index] = Some(process);
