@@ -136,7 +136,7 @@ async fn heads_may_grant_bit_by_bit() {
 async fn progress_is_told_by_the_block() {
     let cluster = Cluster::new(2);
     let client = cluster.client().await;
-    let data = random_bytes(5 * MIB);
+    let data = random_bytes(9 * MIB);
     let seen: Arc<Mutex<Vec<Progress>>> = Arc::default();
     let telling = |seen: &Arc<Mutex<Vec<Progress>>>| {
         let seen = seen.clone();
