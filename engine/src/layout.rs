@@ -18,7 +18,6 @@ const HEADER_FIXED_BYTES: usize = 64;
 /// Bytes of a header that mean something, before the unit CRCs; zeros follow.
 const HEADER_NAMED_BYTES: usize = 48;
 /// Bytes of a superblock that mean something; zeros follow.
-#[cfg(any(test, feature = "fuzzing"))]
 const SUPERBLOCK_NAMED_BYTES: usize = 55;
 const SLOT_MAGIC: [u8; 4] = *b"BYsl";
 const SEGMENT_MAGIC: [u8; 8] = *b"BYsegmnt";
@@ -309,7 +308,6 @@ impl Superblock {
     }
 
     /// Reads a superblock's page.
-    #[cfg(any(test, feature = "fuzzing"))] // until there is an fsck
     pub fn decode(page: &[u8]) -> Result<Self, &'static str> {
         if page.len() < PAGE_BYTES || page[..8] != SEGMENT_MAGIC {
             return Err("no superblock");

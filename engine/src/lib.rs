@@ -33,6 +33,8 @@ pub mod exec;
 mod extents;
 #[cfg(feature = "disk")]
 mod folder;
+#[cfg(feature = "disk")]
+mod fsck;
 #[cfg(any(feature = "fuzzing", all(test, feature = "disk")))]
 #[doc(hidden)]
 pub mod fuzz_doors;
@@ -90,6 +92,7 @@ pub use crate::{
     cache::CacheUse,
     drive::CompletionWait,
     error::{Error, Kind, Result},
+    fsck::{FsckOptions, FsckReport, fsck},
     layout::slot_bytes_for,
     pool::{Lane, LaneOptions, PoolOptions, PoolUse},
     scrub::{Finding, Scrub, ScrubStatus, ScrubStep},
