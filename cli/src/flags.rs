@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use blockyard_wire::types::ClusterId;
 use clap::{Args, Parser, Subcommand};
 
 use crate::values::{ByteRange, CpuList, size};
@@ -77,6 +78,16 @@ pub enum Mode {
     Status(Status),
     /// Show the space of the cluster, volume by volume.
     Df(Df),
+    /// Look after a volume's folder on this machine, while no dataserver uses it.
+    #[command(subcommand)]
+    Volume(Volume),
+}
+
+/// `volume …`
+#[derive(Subcommand, Debug)]
+pub enum Volume {
+    /// Check a volume, and rebuild its index from what its slots say of themselves where it can't be read.
+    Fsck(Fsck),
 }
 
 /// Which cluster, and how to prove that one belongs to it.
@@ -200,6 +211,10 @@ pub struct Dataserver {
     /// Bytes per second at which each volume reads and verifies what it keeps, in the background; 0 for never.
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "16MiB")]
     pub scrub_rate: u64,
+    /// Don't fill free space with zeros while nobody uses a volume: saves a fresh disk one write of each byte, and
+    /// makes the first writes to it slower.
+    #[arg(long)]
+    pub no_zero_fill: bool,
     /// CPUs to pin the volumes' threads to, such as 0,2-5.
     #[arg(long, value_name = "LIST")]
     pub cpus: Option<CpuList>,
@@ -409,6 +424,26 @@ pub struct Df {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub cluster: Cluster,
+}
+
+/// `volume fsck`
+#[derive(Args, Debug)]
+pub struct Fsck {
+    /// The volume's folder.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Read every block too, not only its header.
+    #[arg(long)]
+    pub data: bool,
+    /// Make a new index where the old one can't be read. What it finds is served once the nameserver has confirmed it.
+    #[arg(long)]
+    pub rebuild: bool,
+    /// The cluster of a volume whose volume.toml is lost; `blockyard status` shows it.
+    #[arg(long, value_name = "ID", requires = "rebuild")]
+    pub cluster_id: Option<ClusterId>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub form: Form,
 }
 
 #[cfg(test)]

@@ -49,6 +49,10 @@ fn run(mode: Mode) -> anyhow::Result<()> {
         Mode::Status(flags) => command(&flags.cluster.clone(), async |on| {
             inspect::status(flags, on).await
         }),
+        Mode::Volume(flags::Volume::Fsck(flags)) => {
+            log_to_stderr("warn");
+            inspect::fsck(&flags)
+        }
         Mode::Df(flags) => command(&flags.cluster.clone(), async |on| inspect::df(flags, on).await),
         Mode::Mkdir(flags) => command(&flags.cluster.clone(), async |on| names::mkdir(flags, on).await),
         Mode::Mv(flags) => command(&flags.cluster.clone(), async |on| names::mv(flags, on).await),

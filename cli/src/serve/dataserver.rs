@@ -103,6 +103,7 @@ async fn resolved(flags: flags::Dataserver) -> anyhow::Result<Config> {
         reserve_bytes: flags.reserve,
         read_cache_bytes: flags.read_cache,
         scrub_bytes_per_s: flags.scrub_rate,
+        zero_fill: !flags.no_zero_fill,
         cpus: flags.cpus.unwrap_or_default().0,
         secret_given,
         ..defaults

@@ -31,6 +31,8 @@ pub struct Config {
     pub read_cache_bytes: u64,
     /// Bytes per second at which each volume reads and verifies what it keeps, in the background; 0 = not at all.
     pub scrub_bytes_per_s: u64,
+    /// Whether each volume fills free slots with zeros while nobody uses it, so that later puts are quicker.
+    pub zero_fill: bool,
     /// The cluster's secret.
     pub secret: ClusterSecret,
     /// Whether the operator gave the secret; without that nothing listens beyond loopback.
@@ -59,6 +61,7 @@ impl Config {
             pool: default_pool(),
             read_cache_bytes: DEFAULT_READ_CACHE_BYTES,
             scrub_bytes_per_s: DEFAULT_SCRUB_BYTES_PER_S,
+            zero_fill: true,
             secret,
             secret_given: false,
             deadlines: Deadlines::default(),

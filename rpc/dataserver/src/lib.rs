@@ -25,6 +25,7 @@ mod service;
 mod signal;
 mod volume_thread;
 mod write;
+mod zero_fill;
 
 pub use config::{Config, DEFAULT_READ_CACHE_BYTES, Deadlines, default_pool};
 pub use error::{Error, Result};

@@ -72,7 +72,7 @@ async fn pass(node: &Rc<Node>, scrub: &mut Scrub, bytes_per_s: u64) -> bool {
 }
 
 /// Waits; `false` when the thread stops.
-async fn pause(node: &Node, mut left_ms: u64) -> bool {
+pub(crate) async fn pause(node: &Node, mut left_ms: u64) -> bool {
     loop {
         if node.stopping.get() {
             return false;

@@ -88,6 +88,7 @@ pub fn start(config: Config) -> Result<Handle> {
             pool: config.pool.clone(),
             read_cache_bytes: config.read_cache_bytes,
             scrub_bytes_per_s: config.scrub_bytes_per_s,
+            zero_fill: config.zero_fill,
             secret: config.secret.clone(),
             deadlines: config.deadlines,
             cpu: (!config.cpus.is_empty()).then(|| config.cpus[at % config.cpus.len()]),

@@ -28,6 +28,7 @@ use crate::positions::Positions;
 use crate::report;
 use crate::scrub;
 use crate::signal::{Signal, within};
+use crate::zero_fill;
 
 /// What a volume's thread starts with.
 pub(crate) struct Setup {
@@ -40,6 +41,7 @@ pub(crate) struct Setup {
     pub pool: PoolOptions,
     pub read_cache_bytes: u64,
     pub scrub_bytes_per_s: u64,
+    pub zero_fill: bool,
     pub secret: ClusterSecret,
     pub deadlines: Deadlines,
     pub cpu: Option<usize>,
@@ -248,6 +250,9 @@ async fn serve(mut setup: Setup, node: Rc<Node>) {
     });
     let sweeper = monoio::spawn(node.clone().sweep());
     let scrubber = monoio::spawn(scrub::run(node.clone(), setup.scrub_bytes_per_s));
+    let filler = setup
+        .zero_fill
+        .then(|| monoio::spawn(zero_fill::run(node.clone())));
     let end = {
         let requests = async {
             // Its own future, so that the listener goes when the loop ends.
@@ -273,6 +278,9 @@ async fn serve(mut setup: Setup, node: Rc<Node>) {
         End::Stopped => {
             wind_down(&node).await;
             scrubber.await;
+            if let Some(filler) = filler {
+                filler.await;
+            }
             if let Err(error) = node.volume.close().await {
                 tracing::error!(volume = %node.id, "closing the volume: {error}");
             }
