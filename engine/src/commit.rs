@@ -1,10 +1,10 @@
 //! The journal while the volume is open: one task that writes queued records in batches, and one a batch that makes
 //! it durable.
 //!
-//! A batch's end: its write, the slot writes of its puts and the writes of every batch before it have completed,
-//! then the journal and every touched segment whose extents are not known to be written were synced. One group of
+//! A batch's end: its write and the slot writes of its puts have completed, then the journal and every touched
+//! segment whose extents are not known to be written were synced, and the batch before it has ended. One group of
 //! flushes serves all that waited. Two batches are under way at a time, so that the disk writes the one while it
-//! flushes the other; they end in order.
+//! flushes the other.
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
@@ -147,23 +147,9 @@ impl Log {
     }
 }
 
-/// How far a batch is, for the one behind it. `false`: the volume has failed.
-#[derive(Clone)]
-struct Progress {
-    /// All its writes have completed, and its flushes were submitted.
-    flushing: Promise<bool>,
-    /// It is durable and applied, and so is every batch before it.
-    ended: Promise<bool>,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self {
-            flushing: Promise::new(),
-            ended: Promise::new(),
-        }
-    }
-}
+/// The end of a batch: whether it is durable and applied, and so is every batch before it. If not, the volume has
+/// failed.
+type End = Promise<bool>;
 
 /// A batch under way.
 struct Batch {
@@ -173,23 +159,24 @@ struct Batch {
     journal_file: FileId,
     /// The head behind it.
     next: Head,
-    before: Option<Progress>,
-    progress: Progress,
+    /// The end of the batch before it, which may be under way too.
+    before: Option<End>,
+    ended: End,
 }
 
 /// The task of the journal: runs until the log is stopped.
 pub(crate) async fn run(core: Rc<Core>) {
-    let mut under_way: VecDeque<Progress> = VecDeque::new();
+    let mut under_way: VecDeque<End> = VecDeque::new();
     loop {
         while core.log.queue.filled().await {
             if let Err(error) = checkpoint::make_room(&core, 2 * BATCH_PAGES_MAX).await {
                 core.fail("making room in the journal", &error);
             }
             while under_way.len() == BATCHES_MAX {
-                under_way[0].ended.wait().await;
+                under_way[0].wait().await;
                 under_way.pop_front();
             }
-            under_way.retain(|batch| batch.ended.peek().is_none());
+            under_way.retain(|batch| batch.peek().is_none());
             let blank = core.pool.acquire(Lane::Own, BATCH_BYTES_MAX).await;
             let blank = match blank {
                 Ok(blank) if core.state.borrow().failed.is_none() => blank,
@@ -208,12 +195,12 @@ pub(crate) async fn run(core: Rc<Core>) {
                 BATCH_RECORDS_MAX
             };
             let batch = begin(&core, take(&core, most), blank, under_way.back().cloned());
-            under_way.push_back(batch.progress.clone());
+            under_way.push_back(batch.ended.clone());
             core.spawn(|core| finish(core, batch));
         }
         // The end of a batch may queue more.
         match under_way.pop_front() {
-            Some(batch) => drop(batch.ended.wait().await),
+            Some(batch) => drop(batch.wait().await),
             None => break,
         }
     }
@@ -226,7 +213,7 @@ fn take(core: &Core, most: usize) -> Vec<Queued> {
 
 /// Starts to write a batch's pages. Does not wait: what undoes a lost put of an older batch is either among the
 /// records, or that batch does not count as durable yet.
-fn begin(core: &Rc<Core>, queued: Vec<Queued>, mut blank: Blank, before: Option<Progress>) -> Batch {
+fn begin(core: &Rc<Core>, queued: Vec<Queued>, mut blank: Blank, before: Option<End>) -> Batch {
     let log = &core.log;
     let durable_through = log.head.get().sequence - 1;
     let mut records = Vec::new();
@@ -257,16 +244,15 @@ fn begin(core: &Rc<Core>, queued: Vec<Queued>, mut blank: Blank, before: Option<
         journal_file,
         next,
         before,
-        progress: Progress::new(),
+        ended: End::new(),
     }
 }
 
 /// Brings a batch to its end and answers who waits for it.
 async fn finish(core: Rc<Core>, mut batch: Batch) {
     let committed = commit(&core, &mut batch).await.is_some();
-    batch.progress.flushing.keep(false); // unless it was kept already
     answer(batch.queued, committed);
-    batch.progress.ended.keep(committed);
+    batch.ended.keep(committed);
     checkpoint::start_if_due(&core);
 }
 
@@ -299,22 +285,16 @@ async fn commit(core: &Rc<Core>, batch: &mut Batch) -> Option<()> {
             return None;
         }
     }
-    // Recovery stops at the first torn batch: this one is worth nothing without those before it.
-    if let Some(before) = &batch.before
-        && !before.flushing.wait().await
-    {
-        return None;
-    }
     let syncs = start_syncs(core, batch);
-    batch.progress.flushing.keep(true);
     for sync in syncs {
         if let Err(error) = sync.await.1 {
             core.fail("flushing", &error);
             return None;
         }
     }
+    // Recovery stops at the first torn batch: this one is worth nothing without those before it.
     if let Some(before) = &batch.before
-        && !before.ended.wait().await
+        && !before.wait().await
     {
         return None;
     }
