@@ -285,8 +285,7 @@ async fn commit(core: &Rc<Core>, batch: &mut Batch) -> Option<()> {
             return None;
         }
     }
-    let syncs = start_syncs(core, batch);
-    for sync in syncs {
+    for sync in start_syncs(core, batch) {
         if let Err(error) = sync.await.1 {
             core.fail("flushing", &error);
             return None;
