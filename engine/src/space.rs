@@ -498,6 +498,11 @@ impl Space {
         if let Some(&number) = empty.find(|number| self.segments[*number].is_all_ready()).or(any) {
             return Some(Growth::Recut(number));
         }
+        self.creation()
+    }
+
+    /// A new segment, where there is room for one.
+    pub(crate) fn creation(&self) -> Option<Growth> {
         if self.segment_bytes + self.new_segment_bytes > self.capacity_bytes {
             return None;
         }

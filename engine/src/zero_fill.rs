@@ -15,7 +15,6 @@ use crate::layout::{CLASSES, Class, Place};
 use crate::pool::{LARGE_FRAME_BYTES, Lane};
 use crate::put::grow;
 use crate::record::{Record, Run};
-use crate::space::Growth;
 use crate::sync::Promise;
 
 /// Free slots of a class that are filled ahead, at most.
@@ -82,14 +81,11 @@ async fn next_run(core: &Rc<Core>, most_bytes: u64) -> Result<Option<Run>, Outco
             if let Some(run) = state.space.hold_unwritten(class, most_bytes) {
                 return Ok(Some(run));
             }
-            match state.space.growth(class) {
-                // One more segment only where one more was filled with blocks.
-                Some(growth @ Growth::Create(_))
-                    if state.growing.is_none() && wanted_bytes >= state.space.new_segment_bytes() =>
-                {
-                    growth
-                }
-                _ => continue,
+            // One more segment only where one more was filled with blocks.
+            let due = state.growing.is_none() && wanted_bytes >= state.space.new_segment_bytes();
+            match state.space.creation().filter(|_| due) {
+                Some(growth) => growth,
+                None => continue,
             }
         };
         match grow(core, class, growth).await {

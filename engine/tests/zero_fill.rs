@@ -71,3 +71,21 @@ fn the_last_slots_are_not_lost_to_zeros() {
         assert_block(&volume, block, 4 << 20);
     }
 }
+
+#[test]
+fn as_many_whole_blocks_are_readied_as_were_put() {
+    let yard = Yard::new(1152 * MIB);
+    let (volume, _) = yard.open();
+    for block in 0..64 {
+        put(&volume, block, 4 << 20).unwrap();
+    }
+    let mut steps = Vec::new();
+    loop {
+        match exec::run(&volume, volume.zero_fill(16 << 20)).unwrap() {
+            0 => break,
+            bytes => steps.push(bytes >> 20),
+        }
+    }
+    let ready_bytes = volume.stat().ready_bytes;
+    assert!(ready_bytes >= 64 << 22, "{ready_bytes} B after steps of {steps:?} MiB");
+}
