@@ -1,20 +1,30 @@
 //! CRC32C per checksum unit, and the combination of units into blocks and files.
+//!
+//! Two libraries: crc-fast folds 64 B at a time where the processor can (AVX-512), which takes half of crc32c's time
+//! on whole units, and is the slower one on headers; crc32c also combines and appends.
+
+use crc_fast::CrcAlgorithm::Crc32Iscsi;
 
 use crate::limits::UNIT_BYTES;
 
 /// The CRC32C polynomial, reflected.
 const POLYNOMIAL: u32 = 0x82F6_3B78;
+/// From here on crc-fast is the quicker one.
+const LONG_BYTES: usize = 1024;
 /// "Append 64 KiB of zeros" as a lookup per byte of the CRC: what makes combining whole units four table reads.
 static APPEND_UNIT: [[u32; 256]; 4] = append_table(UNIT_BYTES);
 
 /// The CRC32C of each 64 KiB unit of `data`, the last one of what is left. Empty for empty data.
 pub fn unit_crcs(data: &[u8]) -> Vec<u32> {
-    data.chunks(UNIT_BYTES).map(crc32c::crc32c).collect()
+    data.chunks(UNIT_BYTES).map(crc).collect()
 }
 
 /// The CRC32C of `data`.
 pub fn crc(data: &[u8]) -> u32 {
-    crc32c::crc32c(data)
+    if data.len() < LONG_BYTES {
+        return crc32c::crc32c(data);
+    }
+    crc_fast::checksum(Crc32Iscsi, data) as u32
 }
 
 /// The CRC32C of `data` laid behind what `seed` is the CRC32C of.
@@ -123,6 +133,16 @@ mod tests {
                 crc(&data),
                 "length {length}"
             );
+        }
+    }
+
+    #[test]
+    fn both_libraries_agree_at_every_length_and_alignment() {
+        let data: Vec<u8> = (0..UNIT_BYTES + 64).map(|i| (i * 167 % 253) as u8).collect();
+        let lengths = (LONG_BYTES..LONG_BYTES + 300).chain([4096, 65_535, UNIT_BYTES]);
+        for (from, length) in lengths.enumerate() {
+            let part = &data[from % 64..from % 64 + length];
+            assert_eq!(crc(part), crc32c::crc32c(part), "{length} B from {}", from % 64);
         }
     }
 
