@@ -4,7 +4,6 @@
 //! its work got past the CRCs. Half of the inputs, chosen by their own CRC so that an input always does the same, get
 //! their seals recomputed first: a mutation alone would never pass them.
 
-use crate::block::BlockId;
 use crate::checksum::{crc, crc_seeded};
 use crate::identity;
 use crate::journal::{self, Head, JOURNAL_FILES, JournalSeed, Ring};
@@ -283,7 +282,7 @@ fn nothing_out_of_bounds(mut replayed: Replayed) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::Origin;
+    use crate::block::{BlockId, Origin};
     use proptest::prelude::*;
 
     fn header_input() -> Vec<u8> {

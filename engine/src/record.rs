@@ -212,7 +212,9 @@ impl Record {
             }),
             FILLED => {
                 let (segment, first_slot, slots) = (body.u16()?, body.u16()?, body.u16()?);
-                let [class, _] = body.take::<2>()?;
+                let [class, 0] = body.take::<2>()? else {
+                    return None;
+                };
                 Self::Filled(Run {
                     segment,
                     generation: body.u32()?,
@@ -327,6 +329,15 @@ pub(crate) mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_bit_of_a_record_means_nothing(record in any_record(), bit: prop::sample::Index) {
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            let bit = bit.index(8 * bytes.len());
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_ne!(Record::decode(&mut Reader(&bytes)), Some(record));
+        }
+
         #[test]
         fn records_come_back(records in prop::collection::vec(any_record(), 0..20)) {
             let mut bytes = Vec::new();

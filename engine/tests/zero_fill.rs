@@ -87,5 +87,8 @@ fn as_many_whole_blocks_are_readied_as_were_put() {
         }
     }
     let ready_bytes = volume.stat().ready_bytes;
-    assert!(ready_bytes >= 64 << 22, "{ready_bytes} B after steps of {steps:?} MiB");
+    assert!(
+        ready_bytes >= 64 << 22,
+        "{ready_bytes} B after steps of {steps:?} MiB"
+    );
 }

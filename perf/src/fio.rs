@@ -9,6 +9,11 @@ use serde::Deserialize;
 
 use crate::cleanup::Process;
 
+/// What a job says of its buffers instead of `iomem=mmap`, to have the best.
+const HUGE_BUFFERS: &str = "iomem=shmhuge\nfixedbufs=1\nregisterfiles=1";
+/// Huge pages that fio takes beside its buffers.
+const HUGE_SPARE_BYTES: u64 = 4 << 20;
+
 /// A job file: the disk's limit for one kind of work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Job {
@@ -51,9 +56,32 @@ pub(crate) struct Figures {
     pub p99_ms: f64,
 }
 
+/// Whether the machine's pool of huge pages (`sysctl vm.nr_hugepages`) holds fio's buffers.
+pub(crate) fn has_huge_pages(shape: Shape) -> bool {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let figure = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    let free_kib = figure("HugePages_Free")
+        .zip(figure("Hugepagesize"))
+        .map(|(free, kib)| free * kib);
+    free_kib.unwrap_or(0) * 1024 >= u64::from(shape.depth) * shape.block_bytes + HUGE_SPARE_BYTES
+}
+
 /// Runs a job on a file that fio keeps in `folder`; the file is laid out before the measuring starts.
 pub(crate) fn run(folder: &Path, job: Job, shape: Shape) -> Result<Figures> {
     let (name, text) = job.file();
+    run_text(folder, name, text, shape)
+}
+
+/// As [`run`], with all that the engine has too: huge pages, registered buffers and files.
+pub(crate) fn run_huge(folder: &Path, job: Job, shape: Shape) -> Result<Figures> {
+    let (name, text) = job.file();
+    run_text(folder, name, &text.replace("iomem=mmap", HUGE_BUFFERS), shape)
+}
+
+fn run_text(folder: &Path, name: &str, text: &str, shape: Shape) -> Result<Figures> {
     let file = folder.join(name);
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     let mut command = Command::new("fio");
@@ -196,6 +224,7 @@ mod tests {
                 "size=${SIZE}",
                 "directory=${DIR}",
                 "direct=1",
+                "iomem=mmap",
             ] {
                 assert!(text.lines().any(|line| line == needed), "{name} lacks {needed}");
             }

@@ -60,7 +60,7 @@ enum Expected {
 }
 
 /// Every kind of operation on these files, and what may become of it.
-const CASES: [(Kind, &str, Fault, Expected); 22] = {
+const CASES: [(Kind, &str, Fault, Expected); 25] = {
     use Expected::{Anything, Latches, Nothing, WorksOn};
     const EIO: Fault = Fault::Error(libc::EIO);
     const ENOSPC: Fault = Fault::Error(libc::ENOSPC);
@@ -88,7 +88,11 @@ const CASES: [(Kind, &str, Fault, Expected); 22] = {
         (Kind::Allocate, "", EIO, Latches),
         (Kind::Allocate, "segments/", ENOSPC, WorksOn),
         (Kind::Allocate, "", ENOSPC, Anything),
-        (Kind::Name, "", EIO, Latches),
+        (Kind::Name, "journal/", EIO, Latches),
+        (Kind::Name, "segments/", EIO, Latches),
+        (Kind::Name, "checkpoint-spare", EIO, Latches),
+        // Where a checkpoint can't be read an older one serves.
+        (Kind::Name, "", EIO, Anything),
         (Kind::Name, "", ENOSPC, Anything),
     ]
 };

@@ -1,6 +1,6 @@
 //! One block length at one depth: puts by kind of segment and gets, each with fio just before it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -64,6 +64,9 @@ pub(super) struct Case {
     get: Vec<(Reads, Timed)>,
     limit_put: Series,
     limit_get: Series,
+    /// fio with huge pages and registered buffers, where the machine has set such pages aside.
+    huge_put: Series,
+    huge_get: Series,
 }
 
 /// What is read.
@@ -152,6 +155,8 @@ impl Case {
             get,
             limit_put: Series::new(SCENARIO, format!("limit: fio {limit_put} {at}")),
             limit_get: Series::new(SCENARIO, format!("limit: fio {limit_get} {at}")),
+            huge_put: Series::new(SCENARIO, format!("fio {limit_put} {at}, huge pages")),
+            huge_get: Series::new(SCENARIO, format!("fio {limit_get} {at}, huge pages")),
         }
     }
 
@@ -167,7 +172,11 @@ impl Case {
         } else {
             Job::RandWrite
         };
-        run_fio(session, job, self.shape(self.puts), &mut self.limit_put)?;
+        let shape = self.shape(self.puts);
+        run_fio(session, job, shape, &mut self.limit_put, fio::run)?;
+        if segments == Segments::Recycled && fio::has_huge_pages(shape) {
+            run_fio(session, job, shape, &mut self.huge_put, fio::run_huge)?;
+        }
         let ids = volume::ids(TIMED, *session.next_block, self.puts)?;
         *session.next_block += self.puts;
         let (puts, length_bytes, depth) = (self.puts, self.length_bytes, self.depth as usize);
@@ -208,7 +217,10 @@ impl Case {
         let reads = find(session.lengths, self.length_bytes).kept.len() as u64;
         let (length_bytes, depth, shape) = (self.length_bytes, self.depth as usize, self.shape(reads));
         for (what, timed) in &mut self.get {
-            run_fio(session, job, shape, &mut self.limit_get)?;
+            run_fio(session, job, shape, &mut self.limit_get, fio::run)?;
+            if *what == Reads::Whole && fio::has_huge_pages(shape) {
+                run_fio(session, job, shape, &mut self.huge_get, fio::run_huge)?;
+            }
             let source = match what {
                 Reads::Whole => find(session.lengths, length_bytes),
                 Reads::Ranges => find(session.lengths, BLOCK_BYTES),
@@ -251,11 +263,13 @@ impl Case {
     pub(super) fn report(&mut self, context: &mut Context) {
         let limit = self.limit_put.median("throughput");
         context.report.series(&self.limit_put);
+        context.report.series(&self.huge_put);
         self.put
             .iter_mut()
             .for_each(|(_, timed)| timed.report(context, limit));
         let limit = self.limit_get.median("throughput");
         context.report.series(&self.limit_get);
+        context.report.series(&self.huge_get);
         self.get
             .iter_mut()
             .for_each(|(_, timed)| timed.report(context, limit));
@@ -267,9 +281,15 @@ fn find(lengths: &[Length], bytes: u64) -> &Length {
     found.expect("cases are made from these lengths")
 }
 
-fn run_fio(session: &Session, job: Job, shape: fio::Shape, limit: &mut Series) -> Result<()> {
+fn run_fio(
+    session: &Session,
+    job: Job,
+    shape: fio::Shape,
+    limit: &mut Series,
+    run: fn(&Path, Job, fio::Shape) -> Result<fio::Figures>,
+) -> Result<()> {
     if let Some(folder) = session.fio {
-        let figures = fio::run(folder, job, shape)?;
+        let figures = run(folder, job, shape)?;
         if session.counts {
             super::super::limits::add_fio(limit, &figures);
         }
