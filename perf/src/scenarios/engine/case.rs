@@ -155,8 +155,8 @@ impl Case {
             get,
             limit_put: Series::new(SCENARIO, format!("limit: fio {limit_put} {at}")),
             limit_get: Series::new(SCENARIO, format!("limit: fio {limit_get} {at}")),
-            huge_put: Series::new(SCENARIO, format!("fio {limit_put} {at}, huge pages")),
-            huge_get: Series::new(SCENARIO, format!("fio {limit_get} {at}, huge pages")),
+            huge_put: Series::new(SCENARIO, format!("put {at}, fio with huge pages")),
+            huge_get: Series::new(SCENARIO, format!("get {at}, fio with huge pages")),
         }
     }
 
@@ -263,12 +263,14 @@ impl Case {
     pub(super) fn report(&mut self, context: &mut Context) {
         let limit = self.limit_put.median("throughput");
         context.report.series(&self.limit_put);
+        self.huge_put.limit("throughput", limit);
         context.report.series(&self.huge_put);
         self.put
             .iter_mut()
             .for_each(|(_, timed)| timed.report(context, limit));
         let limit = self.limit_get.median("throughput");
         context.report.series(&self.limit_get);
+        self.huge_get.limit("throughput", limit);
         context.report.series(&self.huge_get);
         self.get
             .iter_mut()
