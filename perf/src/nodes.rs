@@ -71,6 +71,8 @@ impl Nodes {
                 .arg(folder.join(format!("volume-{}", index + 1)));
             command.args(["--capacity", &shape.capacity_bytes.to_string()]);
             command.args(["--listen", &local(*port), "--nameserver", &address]);
+            // What is done in idle moments would mix with the limits that are measured in them.
+            command.args(["--no-zero-fill", "--scrub-rate", "0", "--read-cache", "0"]);
             command.args(["--zone", &format!("zone-{}", index + 1)]);
             nodes.spawn(&name, &mut command)?;
         }
