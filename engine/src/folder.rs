@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
@@ -12,6 +13,10 @@ use crate::error::{Error, Result};
 
 /// Filesystems on which a sync of one file flushes the device's cache, and data in written extents needs no more.
 const FLUSHING_FILESYSTEMS: [i64; 2] = [0xef53, 0x5846_5342]; // ext4, xfs
+
+/// How long a lock may outlive its process: the kernel clears a ring away after that has ended, and a child that is
+/// being started holds a copy until its program runs.
+const LETTING_GO: Duration = Duration::from_secs(2);
 
 /// A volume's folder and whether its files bypass the page cache.
 pub(crate) struct Folder {
@@ -32,10 +37,16 @@ impl Folder {
             .truncate(false)
             .open(&path)
             .map_err(Error::io(format!("opening {}", path.display())))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Locked { dir: root.to_owned() }),
-            Err(errno) => return Err(Error::io(format!("locking {}", path.display()))(errno.into())),
+        let asked = Instant::now();
+        loop {
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) if asked.elapsed() < LETTING_GO => {
+                    std::thread::sleep(LETTING_GO / 100);
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Locked { dir: root.to_owned() }),
+                Err(errno) => return Err(Error::io(format!("locking {}", path.display()))(errno.into())),
+            }
         }
         let filesystem = rustix::fs::fstatfs(&lock).map_err(|errno| Error::io("statfs")(errno.into()))?;
         #[allow(clippy::unnecessary_cast)] // its width differs by architecture
