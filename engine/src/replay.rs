@@ -154,6 +154,32 @@ mod tests {
         })
     }
 
+    #[test]
+    fn zeros_of_an_older_cut_say_nothing_of_the_newer() {
+        let class = crate::layout::Class::for_length(1);
+        let cut = |generation| Cut {
+            class,
+            generation,
+            seed: u64::from(generation),
+            segment_bytes: 1 << 20,
+        };
+        let run = crate::record::Run {
+            segment: 3,
+            generation: 1,
+            class,
+            first_slot: 2,
+            slots: 1,
+        };
+        let mut replayed = replayed(&BTreeMap::new());
+        // As where the checkpoint has the newer cut already: records before it are replayed too.
+        for (generation, words) in [(2, vec![]), (1, vec![0b100])] {
+            let cut = cut(generation);
+            replayed.segments.insert(3, (cut, Vec::new()));
+            replayed.apply(Record::Filled(run), true);
+            assert_eq!(replayed.segments[&3], (cut, words));
+        }
+    }
+
     fn records() -> impl Strategy<Value = Vec<Record>> {
         let block = || (0u64..40).prop_map(BlockId);
         let states = [ReplicaState::Live, ReplicaState::Suspect, ReplicaState::Corrupt];

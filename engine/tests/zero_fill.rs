@@ -3,7 +3,7 @@
 mod common;
 
 use blockyard_engine::{Volume, exec};
-use common::{MIB, Yard, assert_block, put};
+use common::{MIB, Yard, assert_block, content, put, put_bytes};
 
 /// Lengths of several slot classes, one of them written short of its slot's end.
 const LENGTHS: [usize; 5] = [1000, 12_000, 100_000, 3_500_000, 4 << 20];
@@ -54,6 +54,44 @@ fn zeros_are_as_much_as_was_put_and_never_over_a_block() {
     }
     assert_eq!(fill_all(&volume), 0, "nothing was put since the opening");
     exec::run(&volume, volume.close()).unwrap();
+}
+
+/// Bytes of a volume's segments that hold data: extents that are only allocated are holes to this question.
+fn data_bytes(yard: &Yard) -> u64 {
+    use rustix::fs::{SeekFrom, seek};
+    let mut bytes = 0;
+    for path in yard.segments() {
+        let file = std::fs::File::open(path).unwrap();
+        let mut at = 0;
+        while let Ok(from) = seek(&file, SeekFrom::Data(at)) {
+            at = seek(&file, SeekFrom::Hole(from)).unwrap();
+            bytes += at - from;
+        }
+    }
+    bytes
+}
+
+#[test]
+fn a_step_that_ends_early_says_how_far_it_came() {
+    let yard = Yard::new(1152 * MIB);
+    let (volume, _) = yard.open();
+    put(&volume, 0, 4 << 20).unwrap();
+    put(&volume, 1, 1000).unwrap();
+    let puts = (2..10).map(|block| {
+        let volume = &volume;
+        async move { put_bytes(volume, block, &content(block, 1000)).await.map(drop) }
+    });
+    let wanted = 16 << 20;
+    let both = futures_util::future::join(futures_util::future::join_all(puts), volume.zero_fill(wanted));
+    let (put, filled) = exec::run(&volume, both);
+    put.into_iter().for_each(|put| put.unwrap());
+    let (filled, stat) = (filled.unwrap(), volume.stat());
+    assert!(filled > 0);
+    let data = data_bytes(&yard);
+    assert!(
+        stat.used_bytes + stat.ready_bytes <= data,
+        "{stat:?}: but {data} B of segments are written"
+    );
 }
 
 #[test]
