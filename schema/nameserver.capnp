@@ -110,11 +110,25 @@ struct Refusal {
   message @1 :Text;
 }
 
+struct Sought {
+  path @0 :Text;
+  blocksMax @1 :UInt32;
+}
+
+struct Found {
+  union {
+    file @0 :FileInfo;
+    refusal @1 :Refusal;
+  }
+  blocks @2 :List(BlockInfo);
+}
+
 interface Session {
   cluster @0 () -> (cluster :ClusterInfo);
 
-  lookup @1 (path :Text, blocksFrom :UInt32, blocksMax :UInt32) -> (file :FileInfo, blocks :List(BlockInfo));
-  # The current version and a run of its blocks with read tickets, at most 256 a call.
+  lookup @1 (sought :List(Sought)) -> (found :List(Found));
+  # The current versions at some paths (at most 64) and their first blocks with read tickets, in their order; at most
+  # 256 blocks a call, the later paths get fewer.
 
   blocks @2 (version :UInt64, from :UInt32, max :UInt32) -> (blocks :List(BlockInfo));
   # More blocks of a version that a lookup has named; `gone` once it is no longer kept.

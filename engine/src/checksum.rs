@@ -1,7 +1,7 @@
 //! CRC32C per checksum unit, and the combination of units into blocks and files.
 //!
 //! Two libraries: crc-fast folds 64 B at a time where the processor can (AVX-512), which takes half of crc32c's time
-//! on whole units, and is the slower one on headers; crc32c also combines and appends.
+//! on whole units, and is the slower one on headers; crc32c also appends.
 
 use crc_fast::CrcAlgorithm::Crc32Iscsi;
 
@@ -11,8 +11,6 @@ use crate::limits::UNIT_BYTES;
 const POLYNOMIAL: u32 = 0x82F6_3B78;
 /// From here on crc-fast is the quicker one.
 const LONG_BYTES: usize = 1024;
-/// "Append 64 KiB of zeros" as a lookup per byte of the CRC: what makes combining whole units four table reads.
-static APPEND_UNIT: [[u32; 256]; 4] = append_table(UNIT_BYTES);
 
 /// The CRC32C of each 64 KiB unit of `data`, the last one of what is left. Empty for empty data.
 pub fn unit_crcs(data: &[u8]) -> Vec<u32> {
@@ -34,10 +32,17 @@ pub fn crc_seeded(seed: u32, data: &[u8]) -> u32 {
 
 /// The CRC32C of two byte strings laid end to end, from theirs; `second_bytes` is the length of the second.
 pub fn combine(first: u32, second: u32, second_bytes: u64) -> u32 {
-    if second_bytes == UNIT_BYTES as u64 {
-        return append_unit(first) ^ second;
+    // Nothing in front is the usual case of a file of one block, and zeros shift to zeros.
+    if first == 0 {
+        return second;
     }
-    crc32c::crc32c_combine(first, second, second_bytes as usize)
+    let mut shifted = first;
+    let mut left = second_bytes;
+    while left > 0 {
+        shifted = multiply(shifted, SHIFTS[left.trailing_zeros() as usize]);
+        left &= left - 1;
+    }
+    shifted ^ second
 }
 
 /// The CRC32C of `length_bytes` of data from the CRCs of its units.
@@ -54,64 +59,33 @@ pub fn combine_units(units: &[u32], length_bytes: usize) -> u32 {
     })
 }
 
-fn append_unit(crc: u32) -> u32 {
-    let [a, b, c, d] = crc.to_le_bytes();
-    APPEND_UNIT[0][a as usize]
-        ^ APPEND_UNIT[1][b as usize]
-        ^ APPEND_UNIT[2][c as usize]
-        ^ APPEND_UNIT[3][d as usize]
-}
+/// x^(8 * 2^k) modulo the polynomial: the factor that lays 2^k zero bytes behind what a CRC is of.
+static SHIFTS: [u32; 64] = shifts();
 
-/// A linear map over GF(2)^32: what each bit of the CRC turns into.
-type Matrix = [u32; 32];
-
-const fn apply(matrix: &Matrix, vector: u32) -> u32 {
-    let mut sum = 0;
-    let mut bit = 0;
-    while bit < 32 {
-        if vector >> bit & 1 == 1 {
-            sum ^= matrix[bit];
-        }
-        bit += 1;
-    }
-    sum
-}
-
-/// The table that appends `zero_bytes` (a power of two) zeros to a CRC.
-const fn append_table(zero_bytes: usize) -> [[u32; 256]; 4] {
-    let mut matrix: Matrix = [0; 32];
-    matrix[0] = POLYNOMIAL;
-    let mut bit = 1;
-    while bit < 32 {
-        matrix[bit] = 1 << (bit - 1);
-        bit += 1;
-    }
-    // The matrix appends one zero bit; each squaring doubles that.
-    let mut doublings = zero_bytes.trailing_zeros() + 3;
-    while doublings > 0 {
-        let mut square: Matrix = [0; 32];
-        let mut row = 0;
-        while row < 32 {
-            square[row] = apply(&matrix, matrix[row]);
-            row += 1;
-        }
-        matrix = square;
-        doublings -= 1;
-    }
-    let mut table = [[0; 256]; 4];
-    let mut byte = 0;
-    while byte < 4 {
-        let mut value = 0;
-        while value < 256 {
-            table[byte][value] = apply(&matrix, (value as u32) << (8 * byte));
-            value += 1;
-        }
-        byte += 1;
+const fn shifts() -> [u32; 64] {
+    // x^8, the coefficient of x^0 being the highest bit.
+    let mut power = 1 << (31 - 8);
+    let mut table = [0; 64];
+    let mut k = 0;
+    while k < 64 {
+        table[k] = power;
+        power = multiply(power, power);
+        k += 1;
     }
     table
 }
 
-const _: () = assert!(UNIT_BYTES.is_power_of_two());
+/// The product of two polynomials over GF(2), modulo the CRC's.
+const fn multiply(a: u32, b: u32) -> u32 {
+    let (mut product, mut shifted) = (0, b);
+    let mut bit = 32;
+    while bit > 0 {
+        bit -= 1;
+        product ^= shifted & (a >> bit & 1).wrapping_neg();
+        shifted = (shifted >> 1) ^ (POLYNOMIAL & (shifted & 1).wrapping_neg());
+    }
+    product
+}
 
 #[cfg(test)]
 mod tests {
@@ -147,11 +121,26 @@ mod tests {
     }
 
     #[test]
-    fn whole_unit_shortcut_agrees_with_the_general_way() {
+    fn combining_agrees_with_the_other_library() {
         for crc in [0, 1, 0x8000_0000, 0xdead_beef, u32::MAX] {
-            assert_eq!(combine(crc, 0x1234_5678, UNIT_BYTES as u64), {
-                crc32c::crc32c_combine(crc, 0x1234_5678, UNIT_BYTES)
-            });
+            // (A second part of no bytes has the CRC 0.)
+            for bytes in [
+                1,
+                2,
+                3,
+                4095,
+                UNIT_BYTES,
+                UNIT_BYTES + 1,
+                4 << 20,
+                0x1234_5678_9abc,
+            ] {
+                let expected = crc32c::crc32c_combine(crc, 0x1234_5678, bytes);
+                assert_eq!(
+                    combine(crc, 0x1234_5678, bytes as u64),
+                    expected,
+                    "{bytes} B behind {crc:08x}"
+                );
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use blockyard_schema::nameserver_capnp::{file_info, session};
 use blockyard_wire::convert;
 use blockyard_wire::types::{
     AddedBlock, BlockId, BlockInfo, ClusterInfo, ClusterStatus, FileInfo, HeldBlock, Lease, NewBlock,
-    NewFile, VolumeId,
+    NewFile, Sought, VolumeId,
 };
 use blockyard_wire::{Problem, ProblemKind, Result};
 
@@ -27,20 +27,25 @@ impl Session {
         .await
     }
 
-    /// The current version at `path` and its blocks `from` … `from + max`.
-    pub async fn lookup(&self, path: &str, from: u32, max: u32) -> Result<(FileInfo, Vec<BlockInfo>)> {
-        self.call(async |session| {
-            let mut request = session.lookup_request();
-            let mut params = request.get();
-            params.set_path(path);
-            params.set_blocks_from(from);
-            params.set_blocks_max(max);
-            let response = request.send().promise.await?;
-            let response = response.get()?;
-            let blocks = convert::read_list(response.get_blocks()?, convert::read_block_info)?;
-            Ok((file_of(response.get_file()?)?, blocks))
-        })
-        .await
+    /// The current versions at some paths, at most 64, each with its first blocks. With several of them, a file may
+    /// come with fewer blocks than it has and were wanted.
+    pub async fn lookup(&self, sought: &[Sought]) -> Result<Vec<Result<(FileInfo, Vec<BlockInfo>)>>> {
+        let found = self
+            .call(async |session| {
+                let mut request = session.lookup_request();
+                convert::write_list(
+                    sought,
+                    request.get().init_sought(sought.len() as u32),
+                    convert::write_sought,
+                );
+                let response = request.send().promise.await?;
+                Ok(convert::read_list(
+                    response.get()?.get_found()?,
+                    convert::read_found,
+                )?)
+            })
+            .await?;
+        as_many(found, sought.len())
     }
 
     /// More blocks of a version that a lookup has named.
@@ -62,7 +67,11 @@ impl Session {
 
     /// The file at `path` with every block.
     pub async fn all_blocks(&self, path: &str) -> Result<(FileInfo, Vec<BlockInfo>)> {
-        let (file, mut blocks) = self.lookup(path, 0, BLOCKS_PAGE).await?;
+        let sought = Sought {
+            path: path.to_owned(),
+            blocks_max: BLOCKS_PAGE,
+        };
+        let (file, mut blocks) = self.lookup(&[sought]).await?.swap_remove(0)?;
         while (blocks.len() as u32) < file.blocks {
             let more = self
                 .blocks(file.version, blocks.len() as u32, BLOCKS_PAGE)
@@ -232,17 +241,7 @@ impl Session {
                 )?)
             })
             .await?;
-        match published.len() == files.len() {
-            true => Ok(published),
-            false => Err(Problem::new(
-                ProblemKind::Failed,
-                format!(
-                    "the nameserver answers {} of {} publications",
-                    published.len(),
-                    files.len()
-                ),
-            )),
-        }
+        as_many(published, files.len())
     }
 
     /// Tells of durable blocks, and renews the lease.
@@ -368,6 +367,18 @@ impl Session {
         })
         .await
     }
+}
+
+/// As many answers as questions.
+fn as_many<T>(answers: Vec<T>, questions: usize) -> Result<Vec<T>> {
+    if answers.len() == questions {
+        return Ok(answers);
+    }
+    let got = answers.len();
+    Err(Problem::new(
+        ProblemKind::Failed,
+        format!("the nameserver gives {got} answers to {questions} questions"),
+    ))
 }
 
 fn file_of(file: file_info::Reader<'_>) -> Answer<FileInfo> {

@@ -11,7 +11,7 @@ mod put;
 mod reader;
 mod writer;
 
-pub use get::Fetched;
+pub use get::{Fetched, units_of};
 pub use pool::Channels;
 
 use blockyard_wire::types::VolumeId;

@@ -12,10 +12,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::{self, Core, Job};
+use crate::local::Local;
 use crate::options::{
     DownloadOptions, Downloaded, ListOptions, Located, Options, Removed, UploadOptions, Uploaded,
 };
-use crate::{download, read, upload};
+use crate::read;
 
 /// Calls waiting for the client's thread at the most; further callers wait.
 const JOBS_MAX: usize = 256;
@@ -95,7 +96,7 @@ impl Client {
     /// `NotFound`; `Invalid` for a path that can't be.
     pub async fn lookup(&self, path: &str) -> Result<FileInfo> {
         let path = path.to_owned();
-        self.run(|core| async move { Ok(core.session.lookup(&path, 0, 0).await?.0) })
+        self.run_local(|local| async move { local.lookup(&path).await })
             .await
     }
 
@@ -186,7 +187,7 @@ impl Client {
         R: AsyncRead + Send + Unpin + 'static,
     {
         let path = path.to_owned();
-        self.run(move |core| upload::upload(core, path, from, options))
+        self.run_local(|local| async move { local.upload(&path, from, options).await })
             .await
     }
 
@@ -201,8 +202,22 @@ impl Client {
         W: AsyncWrite + Send + Unpin + 'static,
     {
         let path = path.to_owned();
-        self.run(move |core| download::download(core, path, to, options))
+        self.run_local(|local| async move { local.download(&path, to, options).await })
             .await
+    }
+
+    /// Runs `work` on the client's thread, where it may start tasks of its own with `tokio::task::spawn_local`.
+    /// It must not block. Dropping the returned future drops it there.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub async fn run_local<T, F, Fut>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Local) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T>> + 'static,
+    {
+        self.run(|core| work(Local::new(core))).await
     }
 
     /// Reads one whole block from the best replica that has it right.

@@ -10,8 +10,10 @@ use blockyard_wire::{Problem, ProblemKind, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
+use crate::batch::Batch;
 use crate::buffers::Buffers;
 use crate::channel::Channels;
+use crate::lookup::Lookup;
 use crate::options::Options;
 use crate::read::Shunned;
 use crate::session::Session;
@@ -19,6 +21,9 @@ use crate::short::Short;
 
 /// How long the thread goes on for abandoned uploads after the last handle is dropped.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Blocks' worth of unused buffers that are kept while others are in use: several transfers' turnover.
+const BUFFERS_KEPT: usize = 24;
 
 /// One call, to be started on the client's thread.
 pub type Job = Box<dyn FnOnce(Rc<Core>) + Send>;
@@ -31,10 +36,12 @@ pub struct Core {
     pub session: Session,
     /// To the volumes.
     pub channels: Channels,
-    /// For whole blocks.
+    /// For what is sent and received.
     pub buffers: Arc<Buffers>,
     /// What short uploads share.
     pub short: Short,
+    /// Paths that wait to be looked up.
+    pub lookups: Batch<Lookup>,
     /// Volumes that have just failed us.
     pub shunned: Shunned,
     /// Calls under way and what is still to be said behind them.
@@ -49,8 +56,9 @@ impl Core {
         Ok(Rc::new(Self {
             channels: Channels::new(&options, session.cluster_id()),
             session,
-            buffers: Buffers::new(options.blocks_in_flight + 2),
+            buffers: Buffers::new(BUFFERS_KEPT, options.blocks_in_flight + 2),
             short: Short::default(),
+            lookups: Batch::default(),
             shunned: Shunned::default(),
             tasks: TaskTracker::new(),
             ended: Cell::new(false),

@@ -7,11 +7,14 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod batch;
 mod buffers;
 mod channel;
 mod client;
 mod core;
 mod download;
+mod local;
+mod lookup;
 mod options;
 mod pages;
 mod put;
@@ -25,6 +28,7 @@ pub use blockyard_wire::secret::ClusterSecret;
 pub use blockyard_wire::{Problem, ProblemKind, Result, types};
 
 pub use crate::client::Client;
+pub use crate::local::Local;
 pub use crate::options::{
     DownloadOptions, Downloaded, ListOptions, Located, Options, Progress, ProgressFn, Removed, UploadOptions,
     Uploaded,

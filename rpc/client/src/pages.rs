@@ -10,6 +10,7 @@ use blockyard_wire::{Problem, ProblemKind, Result};
 
 use crate::admin::BLOCKS_PAGE;
 use crate::core::Core;
+use crate::lookup::lookup;
 use crate::read::Piece;
 
 const BLOCK_BYTES: u64 = BLOCK_BYTES_MAX as u64;
@@ -33,7 +34,7 @@ impl Pages {
     /// # Errors
     /// `NotFound`; `Invalid` for a directory or a range that starts behind the end.
     pub async fn open(core: Rc<Core>, path: &str, range: Option<Range<u64>>) -> Result<Self> {
-        let (file, page) = core.session.lookup(path, 0, BLOCKS_PAGE).await?;
+        let (file, page) = lookup(&core, path, BLOCKS_PAGE).await?;
         if file.directory {
             return Err(Problem::invalid(format!("{path} is a directory")));
         }

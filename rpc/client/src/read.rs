@@ -14,7 +14,7 @@ use blockyard_wire::{Problem, ProblemKind, Result};
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use crate::channel::{Cause, Fetched, Trouble};
+use crate::channel::{Cause, Fetched, Trouble, units_of};
 use crate::core::Core;
 
 /// How long a volume that failed is asked last.
@@ -205,7 +205,7 @@ async fn ask(
         length: piece.length,
         ticket: replica.hop.ticket.clone(),
     };
-    let buffer = core.buffers.take();
+    let buffer = core.buffers.take(units_of(&get, block.length as usize).len());
     let fetched = opened
         .get(get, block.length as usize, buffer, stall)
         .await

@@ -1,25 +1,21 @@
 //! A file shorter than a block: its block goes to a chain that was reserved ahead, then it is published, together with
 //! others that are ready. Two round trips, of which one moves the data; no lease.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use blockyard_wire::types::{FileInfo, NewFile};
-use blockyard_wire::{Problem, ProblemKind, Result};
-use tokio::sync::oneshot;
+use blockyard_wire::{ProblemKind, Result};
 use tokio::time::{Instant, sleep};
 
+use crate::batch::{self, Batch, Call};
 use crate::core::Core;
 use crate::options::{Progress, UploadOptions, Uploaded};
 use crate::put::{Chains, Owner};
 use crate::source::Filled;
 
-/// Files that one call publishes at the most.
-const PUBLISH_MAX: usize = 64;
-/// Calls that publish at the same time: while one waits for the journal, the next one fills.
-const CALLS_MAX: usize = 2;
 /// Writings of a block whose reservation the nameserver no longer knows.
 const WRITES_MAX: u32 = 3;
 /// Pause before a nameserver that misses a replica for the moment is asked again.
@@ -30,14 +26,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct Short {
     /// By the replication factor asked for.
     chains: RefCell<BTreeMap<u8, Rc<Chains>>>,
-    waiting: RefCell<VecDeque<Waiting>>,
-    calls: Cell<usize>,
-}
-
-/// A file whose block is durable, and who waits for its publication.
-struct Waiting {
-    file: NewFile,
-    answer: oneshot::Sender<Result<(FileInfo, u32)>>,
+    publishing: Batch<Publish>,
 }
 
 /// Writes and publishes a file shorter than a block; `None` is an empty one.
@@ -100,14 +89,7 @@ pub async fn upload(
 async fn publish(core: &Rc<Core>, file: NewFile) -> Result<(FileInfo, u32)> {
     let deadline = Instant::now() + core.options.retry_for;
     loop {
-        let (answer, published) = oneshot::channel();
-        core.short.waiting.borrow_mut().push_back(Waiting {
-            file: file.clone(),
-            answer,
-        });
-        call(core);
-        let published = published.await;
-        match published.unwrap_or_else(|_| Err(Problem::retry("the client is closing"))) {
+        match batch::ask::<Publish>(core, file.clone()).await {
             Err(problem) if problem.kind == ProblemKind::Retry && Instant::now() + PAUSE < deadline => {
                 tracing::debug!(%problem, "publishing again");
                 sleep(PAUSE).await;
@@ -117,36 +99,23 @@ async fn publish(core: &Rc<Core>, file: NewFile) -> Result<(FileInfo, u32)> {
     }
 }
 
-/// Starts another call for what waits, unless enough are under way.
-fn call(core: &Rc<Core>) {
-    let short = &core.short;
-    if short.calls.get() == CALLS_MAX {
-        return;
+/// The publication of files whose blocks are durable: some at a time in one call.
+pub struct Publish;
+
+impl Call for Publish {
+    type Question = NewFile;
+    type Answer = (FileInfo, u32);
+    const TOGETHER_MAX: usize = 64;
+    // One waits for the nameserver's journal while the next one fills.
+    const CALLS_MAX: usize = 2;
+
+    fn batch(core: &Core) -> &Batch<Self> {
+        &core.short.publishing
     }
-    short.calls.set(short.calls.get() + 1);
-    let publishing = core.clone();
-    core.tasks.spawn_local(async move {
-        let core = publishing;
-        loop {
-            let group: Vec<Waiting> = {
-                let mut waiting = core.short.waiting.borrow_mut();
-                let count = waiting.len().min(PUBLISH_MAX);
-                waiting.drain(..count).collect()
-            };
-            if group.is_empty() {
-                break;
-            }
-            let (files, answers): (Vec<NewFile>, Vec<_>) =
-                group.into_iter().map(|one| (one.file, one.answer)).unzip();
-            let results = core.session.publish(&files).await;
-            let results = results.unwrap_or_else(|problem| vec![Err(problem); files.len()]);
-            for (answer, result) in answers.into_iter().zip(results) {
-                // Whoever asked may have given up; the file is published all the same.
-                let _ = answer.send(result);
-            }
-        }
-        core.short.calls.set(core.short.calls.get() - 1);
-    });
+
+    async fn call(core: &Core, files: &[NewFile]) -> Result<Vec<Result<(FileInfo, u32)>>> {
+        core.session.publish(files).await
+    }
 }
 
 impl Short {

@@ -36,7 +36,7 @@ pub async fn upload<R: AsyncRead + Unpin>(
     from: R,
     options: UploadOptions,
 ) -> Result<Uploaded> {
-    let mut source = Source::new(from, core.buffers.clone());
+    let mut source = Source::new(from, core.buffers.clone(), options.length_hint);
     let mut first = None;
     // One that may be short is read until that is known; a longer file opens its upload at once.
     if options

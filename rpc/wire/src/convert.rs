@@ -3,6 +3,7 @@
 //! `read_x` gives the plain `X` or a `Problem` of kind `Invalid`; `write_x` fills a builder. Readers are
 //! bounded by the connection's limits (`control::reader_options`), so nothing here needs its own.
 
+mod lookup;
 mod publish;
 
 use blockyard_engine::block::BlockId;
@@ -18,6 +19,7 @@ use crate::types::{
     ServerStatus, VolumeId, VolumeReport, VolumeState, VolumeStatus,
 };
 
+pub use lookup::{read_found, read_sought, write_found, write_sought};
 pub use publish::{read_new_file, read_published, write_new_file, write_published};
 
 fn malformed(error: capnp::Error) -> Problem {
@@ -37,6 +39,16 @@ fn text(field: capnp::Result<capnp::text::Reader<'_>>) -> Result<String> {
     read_text(field.map_err(malformed)?)
 }
 
+fn read_refusal(from: name::refusal::Reader<'_>) -> Result<Problem> {
+    let kind = problem_kind_from(from.get_kind());
+    Ok(Problem::new(kind, text(from.get_message())?))
+}
+
+fn write_refusal(from: &Problem, mut to: name::refusal::Builder<'_>) {
+    to.set_kind(problem_kind_to(from.kind));
+    to.set_message(&from.message);
+}
+
 /// `N` bytes of data.
 ///
 /// # Errors
@@ -54,7 +66,7 @@ pub fn read_array<const N: usize>(field: capnp::Result<capnp::data::Reader<'_>>)
 /// The first that `read` gives.
 pub fn read_list<'a, T: OwnedStruct, X>(
     list: struct_list::Reader<'a, T>,
-    read: impl Fn(T::Reader<'a>) -> Result<X>,
+    read: impl FnMut(T::Reader<'a>) -> Result<X>,
 ) -> Result<Vec<X>> {
     list.iter().map(read).collect()
 }

@@ -336,6 +336,15 @@ pub struct AddedBlock {
     pub proofs: Vec<ReplicaProof>,
 }
 
+/// A path to be looked up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sought {
+    /// Of a file or directory.
+    pub path: String,
+    /// How many of its first blocks are wanted with it.
+    pub blocks_max: u32,
+}
+
 /// A file of few blocks, all durable, to be published in one step.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NewFile {

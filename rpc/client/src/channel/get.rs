@@ -1,6 +1,7 @@
 //! A stream that reads whole checksum units of one block.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -98,6 +99,13 @@ impl GetState {
     }
 }
 
+/// The bytes of the whole units that `get` touches of a block of `block_bytes`.
+pub fn units_of(get: &Get, block_bytes: usize) -> Range<usize> {
+    let start = get.offset as usize / UNIT_BYTES * UNIT_BYTES;
+    let end = (get.offset as usize + get.length as usize).next_multiple_of(UNIT_BYTES);
+    start..end.min(block_bytes)
+}
+
 impl Opened {
     /// Reads the units of a block of `block_bytes` that `get` touches, into `buffer`.
     ///
@@ -112,10 +120,7 @@ impl Opened {
     ) -> Result<Fetched, Trouble> {
         let channel = &*self.channel;
         let _permit = channel.permits.clone().acquire_owned().await;
-        let start = get.offset as usize / UNIT_BYTES * UNIT_BYTES;
-        let end = (get.offset as usize + get.length as usize)
-            .next_multiple_of(UNIT_BYTES)
-            .min(block_bytes);
+        let Range { start, end } = units_of(&get, block_bytes);
         let state = Rc::new(GetState {
             start,
             end,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use blockyard_client::types::{
     AddedBlock, BlockId, BlockInfo, ClusterInfo, FileInfo, Hop, Lease, Location, NewBlock, NewFile,
-    ReplicaState, RequestId, VolumeId,
+    ReplicaState, RequestId, Sought, VolumeId,
 };
 use blockyard_client::{Problem, ProblemKind};
 use blockyard_engine::checksum;
@@ -312,18 +312,14 @@ impl session::Server for FakeSession {
         mut results: session::LookupResults,
     ) -> Done {
         self.may("lookup")?;
-        let params = params.get()?;
-        let path = convert::read_text(params.get_path()?)?;
-        let found = self.world.nameserver().files.get(&path).cloned();
-        let (file, blocks) = found.ok_or_else(|| Problem::not_found(format!("no such file: {path}")))?;
-        let infos = self.block_infos(&blocks, params.get_blocks_from(), params.get_blocks_max());
-        let mut to = results.get();
-        convert::write_file_info(&file, to.reborrow().init_file());
-        convert::write_list(
-            &infos,
-            to.init_blocks(infos.len() as u32),
-            convert::write_block_info,
-        );
+        let found = convert::read_list(params.get()?.get_sought()?, |sought| {
+            let Sought { path, blocks_max } = convert::read_sought(sought)?;
+            let found = self.world.nameserver().files.get(&path).cloned();
+            let found = found.ok_or_else(|| Problem::not_found(format!("no such file: {path}")));
+            Ok(found.map(|(file, blocks)| (file, self.block_infos(&blocks, 0, blocks_max))))
+        })?;
+        let to = results.get().init_found(found.len() as u32);
+        convert::write_list(&found, to, convert::write_found);
         Ok(())
     }
 

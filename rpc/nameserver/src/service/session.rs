@@ -7,12 +7,15 @@ use blockyard_wire::ticket::now_unix_ms;
 use blockyard_wire::types::{BlockId, RequestId, VolumeId};
 use blockyard_wire::{Problem, ProblemKind, Result, convert};
 
+use crate::answers::BLOCKS_MAX;
 use crate::core::Core;
 use crate::reports;
 use crate::state::{Command, Outcome};
 
 /// Volumes that a client may ask to avoid in one call.
 const AVOID_MAX: u32 = 1024;
+/// Paths that one call may look up.
+const LOOKUP_MAX: u32 = 64;
 /// Files that one call may publish.
 const PUBLISH_MAX: u32 = 64;
 
@@ -72,17 +75,23 @@ impl session::Server for Session {
         params: session::LookupParams,
         mut results: session::LookupResults,
     ) -> capnp::Result<()> {
-        let params = params.get()?;
-        let path = text(params.get_path())?;
-        let (file, blocks) = self
-            .core
-            .lookup(&path, params.get_blocks_from(), params.get_blocks_max())?;
-        let mut results = results.get();
-        convert::write_file_info(&file, results.reborrow().init_file());
+        let sought = params.get()?.get_sought()?;
+        if sought.len() > LOOKUP_MAX {
+            return Err(Problem::invalid(format!("more than {LOOKUP_MAX} paths in one call")).into());
+        }
+        let mut blocks_left = BLOCKS_MAX;
+        let found = convert::read_list(sought, |sought| {
+            let sought = convert::read_sought(sought)?;
+            let found = self
+                .core
+                .lookup(&sought.path, 0, sought.blocks_max.min(blocks_left));
+            blocks_left -= found.as_ref().map_or(0, |(_, blocks)| blocks.len() as u32);
+            Ok(found)
+        })?;
         convert::write_list(
-            &blocks,
-            results.init_blocks(blocks.len() as u32),
-            convert::write_block_info,
+            &found,
+            results.get().init_found(found.len() as u32),
+            convert::write_found,
         );
         Ok(())
     }

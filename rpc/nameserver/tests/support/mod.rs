@@ -115,12 +115,14 @@ impl Client {
 
     pub async fn lookup(&self, path: &str) -> Result<(FileInfo, Vec<BlockInfo>)> {
         let mut call = self.session.lookup_request();
-        call.get().set_path(path);
-        call.get().set_blocks_max(256);
+        let sought = Sought {
+            path: path.to_owned(),
+            blocks_max: 256,
+        };
+        convert::write_list(&[sought], call.get().init_sought(1), convert::write_sought);
         let answer = call.send().promise.await?;
-        let answer = answer.get()?;
-        let blocks = convert::read_list(answer.get_blocks()?, convert::read_block_info)?;
-        Ok((convert::read_file_info(answer.get_file()?)?, blocks))
+        let mut found = convert::read_list(answer.get()?.get_found()?, convert::read_found)?;
+        found.swap_remove(0)
     }
 
     pub async fn blocks(&self, version: u64) -> Result<Vec<BlockInfo>> {

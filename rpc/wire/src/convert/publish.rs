@@ -3,8 +3,8 @@
 use blockyard_schema::nameserver_capnp as name;
 
 use super::{
-    malformed, problem_kind_from, problem_kind_to, read_added_block, read_file_info, read_list,
-    read_request_id, text, write_added_block, write_file_info, write_list, write_request_id,
+    malformed, read_added_block, read_file_info, read_list, read_refusal, read_request_id, text,
+    write_added_block, write_file_info, write_list, write_refusal, write_request_id,
 };
 use crate::types::{FileInfo, NewFile};
 use crate::{Problem, Result};
@@ -56,11 +56,7 @@ pub fn read_published(from: name::published::Reader<'_>) -> Result<Result<(FileI
             let file = read_file_info(file.map_err(malformed)?)?;
             Ok(Ok((file, from.get_degraded())))
         }
-        Which::Refusal(refusal) => {
-            let refusal = refusal.map_err(malformed)?;
-            let kind = problem_kind_from(refusal.get_kind());
-            Ok(Err(Problem::new(kind, text(refusal.get_message())?)))
-        }
+        Which::Refusal(refusal) => Ok(Err(read_refusal(refusal.map_err(malformed)?)?)),
     }
 }
 
@@ -71,10 +67,6 @@ pub fn write_published(from: &Result<(FileInfo, u32)>, mut to: name::published::
             to.set_degraded(*degraded);
             write_file_info(file, to.init_file());
         }
-        Err(problem) => {
-            let mut refusal = to.init_refusal();
-            refusal.set_kind(problem_kind_to(problem.kind));
-            refusal.set_message(&problem.message);
-        }
+        Err(problem) => write_refusal(problem, to.init_refusal()),
     }
 }
