@@ -63,6 +63,8 @@ struct Put {
   length @3 :UInt32;           # bytes, 1 to 4 MiB
   position @4 :UInt8;          # of the receiver in the whole chain, 0 the head
   chain @5 :List(Types.Hop);
+  unitCrcs @6 :List(UInt32);   # with a payload: the whole block, at most 64 KiB, sent without being asked for. A
+                               # receiver without a buffer skips it, and grants when it has one.
 }
 
 struct Packet {

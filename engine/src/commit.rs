@@ -8,7 +8,10 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use crate::buffer::Blank;
 use crate::checkpoint;
@@ -177,6 +180,9 @@ pub(crate) async fn run(core: Rc<Core>) {
                 under_way.pop_front();
             }
             under_way.retain(|batch| batch.peek().is_none());
+            if let Some(before) = under_way.back() {
+                gather(&core, before).await;
+            }
             let blank = core.pool.acquire(Lane::Own, BATCH_BYTES_MAX).await;
             let blank = match blank {
                 Ok(blank) if core.state.borrow().failed.is_none() => blank,
@@ -205,6 +211,21 @@ pub(crate) async fn run(core: Rc<Core>) {
         }
     }
     core.log.stopped.keep(());
+}
+
+/// Waits until the next batch is worth a flush of its own: half of the puts in flight are in it, or the one before it
+/// has ended.
+async fn gather(core: &Core, before: &End) {
+    let enough = core.log.queue.until(|queued, closed| {
+        let puts = core.state.borrow().puts.len();
+        (closed || 2 * queued >= puts).then_some(())
+    });
+    let (mut enough, mut ended) = (pin!(enough), pin!(before.wait()));
+    poll_fn(|context| {
+        let ready = enough.as_mut().poll(context).is_ready() || ended.as_mut().poll(context).is_ready();
+        if ready { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 fn take(core: &Core, most: usize) -> Vec<Queued> {

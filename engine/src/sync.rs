@@ -142,16 +142,22 @@ impl<T> Queue<T> {
 
     /// Waits until something is in it; `false` when it was closed and is empty.
     pub(crate) async fn filled(&self) -> bool {
+        self.until(|items, closed| match (items, closed) {
+            (0, false) => None,
+            (items, _) => Some(items > 0),
+        })
+        .await
+    }
+
+    /// Looks at how many items there are and whether more will come, now and after each change.
+    pub(crate) async fn until<R>(&self, mut ready: impl FnMut(usize, bool) -> Option<R>) -> R {
         poll_fn(|context| {
             let mut state = self.state.borrow_mut();
-            if !state.items.is_empty() {
-                return Poll::Ready(true);
+            let found = ready(state.items.len(), state.closed);
+            if found.is_none() {
+                state.waker = Some(context.waker().clone());
             }
-            if state.closed {
-                return Poll::Ready(false);
-            }
-            state.waker = Some(context.waker().clone());
-            Poll::Pending
+            found.map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }

@@ -139,6 +139,7 @@ impl Chains {
             length: block.data.len() as u32,
             position: 0,
             chain: new.chain.clone(),
+            unit_crcs: Vec::new(),
         };
         let stall = core.options.write_stall;
         let done = match opened.put(put, &block.data, &block.unit_crcs, stall).await {

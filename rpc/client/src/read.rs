@@ -14,7 +14,7 @@ use blockyard_wire::{Problem, ProblemKind, Result};
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use crate::channel::{Cause, Fetched, Trouble, units_of};
+use crate::channel::{Cause, Channels, Fetched, Trouble, units_of};
 use crate::core::Core;
 
 /// How long a volume that failed is asked last.
@@ -68,8 +68,8 @@ impl Shunned {
         local
     }
 
-    /// The replicas worth asking, best first; otherwise in the nameserver's order.
-    fn order(&self, replicas: &[Location]) -> Vec<Location> {
+    /// The replicas worth asking, best first: the one that has least to do for us, then in the nameserver's order.
+    fn order(&self, replicas: &[Location], channels: &Channels) -> Vec<Location> {
         let mut order: Vec<Location> = replicas
             .iter()
             .filter(|replica| replica.state == ReplicaState::Good)
@@ -81,6 +81,7 @@ impl Shunned {
                 !replica.live,
                 self.is_shunned(hop.volume),
                 !self.is_local(&hop.address),
+                channels.load(&hop.address),
             )
         });
         order
@@ -126,7 +127,7 @@ pub async fn fetch(core: &Rc<Core>, piece: &Piece) -> Result<(Fetched, u32)> {
     }
     loop {
         let mut troubles = Vec::new();
-        for replica in core.shunned.order(&piece.block.replicas) {
+        for replica in core.shunned.order(&piece.block.replicas, &core.channels) {
             match fetch_from(core, &piece, &replica, rounds).await {
                 Ok(fetched) => return Ok((fetched, failovers)),
                 Err(trouble) => {

@@ -6,28 +6,59 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use blockyard_engine::Chunk;
 use bytes::Bytes;
-use monoio::buf::{IoBufMut, IoVecBuf};
+use monoio::buf::{IoBufMut, IoVecBuf, IoVecBufMut};
 use monoio::net::TcpStream;
 
-/// A chunk of a pool buffer that a socket fills from `filled` on.
+/// A chunk of a pool buffer that a socket fills from `filled` on, and plain memory for what comes behind it.
 pub(crate) struct ChunkFill {
     pub chunk: Chunk,
+    /// Bytes that have arrived: those of the chunk first, more than it holds are in `behind`.
     pub filled: usize,
+    pub behind: Box<[u8]>,
+    /// Describes what is left of the chunk, and the start of `behind`. Boxed, because the kernel is given its address.
+    vectors: Box<[libc::iovec; 2]>,
 }
 
-// SAFETY: a chunk's bytes stay where they are for as long as it lives, whatever is moved, and only its holder
-// may touch them; all of them are initialised memory (the arena is mapped zeroed).
-unsafe impl IoBufMut for ChunkFill {
-    fn write_ptr(&mut self) -> *mut u8 {
-        self.chunk.as_mut()[self.filled..].as_mut_ptr()
+impl ChunkFill {
+    pub fn new(chunk: Chunk, filled: usize, behind: Box<[u8]>) -> Self {
+        let nothing = libc::iovec {
+            iov_base: std::ptr::null_mut(),
+            iov_len: 0,
+        };
+        Self {
+            chunk,
+            filled,
+            behind,
+            vectors: Box::new([nothing; 2]),
+        }
     }
 
-    fn bytes_total(&mut self) -> usize {
-        self.chunk.len() - self.filled
+    /// Describes the rest of the chunk and `behind_bytes` behind it; to be called before each read, while the chunk
+    /// is not yet filled.
+    pub fn describe(&mut self, behind_bytes: usize) {
+        let rest = &mut self.chunk.as_mut()[self.filled..];
+        let behind = &mut self.behind[..behind_bytes];
+        *self.vectors = [rest, behind].map(|part| libc::iovec {
+            iov_base: part.as_mut_ptr().cast(),
+            iov_len: part.len(),
+        });
+    }
+}
+
+// SAFETY: the vectors, and the chunk and the slice that they point into, stay where they are for as long as this lives,
+// whatever is moved, and which only its holder may touch; `describe` makes them after each change of `filled`. All of
+// it is initialised memory (the arena is mapped zeroed).
+unsafe impl IoVecBufMut for ChunkFill {
+    fn write_iovec_ptr(&mut self) -> *mut libc::iovec {
+        self.vectors.as_mut_ptr()
+    }
+
+    fn write_iovec_len(&mut self) -> usize {
+        self.vectors.len()
     }
 
     unsafe fn set_init(&mut self, read_bytes: usize) {
-        debug_assert!(self.filled + read_bytes <= self.chunk.len());
+        debug_assert!(self.filled + read_bytes <= self.chunk.len() + self.behind.len());
     }
 }
 

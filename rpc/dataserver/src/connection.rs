@@ -151,8 +151,15 @@ impl Connection {
                     reader.deliver(packet, payload_bytes, sink).await?;
                 }
                 Message::Put(put) => {
+                    let packet = put.packet();
                     let put = Rc::new(PutStream::new(stream, put));
-                    if self.open(node, stream, Stream::Put(put.clone()))? {
+                    let opened = self.open(node, stream, Stream::Put(put.clone()))?;
+                    if payload_bytes > 0 {
+                        let taken = opened && put.take_eager(node);
+                        let sink = taken.then_some(&*put as &dyn Sink);
+                        reader.deliver(packet, payload_bytes, sink).await?;
+                    }
+                    if opened {
                         monoio::spawn(write::serve(node.clone(), self.clone(), put));
                     }
                 }

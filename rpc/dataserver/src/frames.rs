@@ -13,8 +13,12 @@ use monoio::net::tcp::TcpOwnedReadHalf;
 
 use crate::buf::{ChunkFill, Fill};
 
-/// Bytes that one read of a head asks for: most heads whole, and little of a payload behind them.
-const READ_AHEAD_BYTES: usize = 128;
+const _: () = assert!(PREFIX_BYTES + HEADER_BYTES_MAX <= AHEAD_BYTES_MAX);
+
+/// Bytes that have arrived before it is known where they belong: at the most.
+const AHEAD_BYTES_MAX: usize = 32 * 1024;
+/// Payloads up to this are read along with heads, many at a time, and copied; longer ones go straight to their place.
+const COPIED_BYTES_MAX: usize = 8 * 1024;
 /// Bytes skipped at a time.
 const SKIP_BYTES: usize = 64 * 1024;
 
@@ -32,6 +36,9 @@ pub(crate) struct FrameReader {
     buffer: Option<Box<[u8]>>,
     start: usize,
     end: usize,
+    /// Bytes that a read of a head asks for, by what came last: behind a long payload there is probably another one,
+    /// with a head as long as its own.
+    ahead_bytes: usize,
     /// Since when the rest of a frame has been outstanding.
     waiting_since: Rc<Cell<Option<Instant>>>,
 }
@@ -40,9 +47,10 @@ impl FrameReader {
     pub fn new(half: TcpOwnedReadHalf) -> Self {
         Self {
             half,
-            buffer: Some(vec![0; PREFIX_BYTES + HEADER_BYTES_MAX].into()),
+            buffer: Some(vec![0; AHEAD_BYTES_MAX].into()),
             start: 0,
             end: 0,
+            ahead_bytes: AHEAD_BYTES_MAX,
             waiting_since: Rc::default(),
         }
     }
@@ -71,6 +79,10 @@ impl FrameReader {
         let header_from = self.start + PREFIX_BYTES;
         let frame = prefix.decode(&head[header_from..header_from + prefix.header_bytes])?;
         self.start = header_from + prefix.header_bytes;
+        self.ahead_bytes = match prefix.payload_bytes {
+            ..=COPIED_BYTES_MAX => AHEAD_BYTES_MAX,
+            _ => PREFIX_BYTES + prefix.header_bytes,
+        };
         Ok(Some((frame, prefix.payload_bytes)))
     }
 
@@ -95,13 +107,21 @@ impl FrameReader {
         let buffer = self.buffer.as_ref().expect("only out during a read");
         chunk.as_mut()[..ahead].copy_from_slice(&buffer[self.start..self.start + ahead]);
         self.start += ahead;
-        let mut fill = ChunkFill { chunk, filled: ahead };
-        while fill.filled < fill.chunk.len() {
+        if ahead == chunk.len() {
+            return Ok(chunk);
+        }
+        // What had arrived is in its place, so the next head has all the buffer, and comes with the same reads.
+        let mut fill = ChunkFill::new(chunk, ahead, self.buffer.take().expect("only out during a read"));
+        let length = fill.chunk.len();
+        while fill.filled < length {
             self.waiting_since.set(Some(Instant::now()));
-            let (read, returned) = self.half.read(fill).await;
+            fill.describe(self.ahead_bytes);
+            let (read, returned) = self.half.readv(fill).await;
             fill = returned;
             fill.filled += some(read)?;
         }
+        (self.start, self.end) = (0, fill.filled - length);
+        self.buffer = Some(fill.behind);
         Ok(fill.chunk)
     }
 
@@ -140,7 +160,7 @@ impl FrameReader {
             let fill = Fill {
                 bytes: buffer,
                 filled: self.end,
-                limit: bytes.max(READ_AHEAD_BYTES),
+                limit: bytes.max(self.ahead_bytes),
             };
             let (read, returned) = self.half.read(fill).await;
             self.buffer = Some(returned.bytes);

@@ -12,6 +12,7 @@ use blockyard_wire::frame::{Abort, Message, Purpose, Role};
 use blockyard_wire::hello::Opener;
 use blockyard_wire::types::VolumeId;
 use blockyard_wire::{Problem, ProblemKind, Result, address};
+use bytes::Bytes;
 use monoio::io::{AsyncWriteRentExt as _, Splitable as _};
 use monoio::net::TcpStream;
 
@@ -196,7 +197,7 @@ async fn find(text: &str) -> Result<SocketAddr> {
 
 impl Link {
     /// Opens a stream with its first message, once there is one free. Frames come back over `route`.
-    pub async fn open(&self, route: Route, message: Message) -> Result<u32> {
+    pub async fn open(&self, route: Route, message: Message, payload: Bytes) -> Result<u32> {
         self.signal
             .until(|| {
                 let free = self.routes.borrow().len() < STREAMS_MAX;
@@ -218,7 +219,7 @@ impl Link {
         routes.insert(stream, route);
         self.lifeline.streams.set(routes.len());
         self.lifeline.touch();
-        self.outbox.say(stream, message);
+        self.outbox.push(stream, message, payload);
         Ok(stream)
     }
 

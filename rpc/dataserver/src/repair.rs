@@ -7,6 +7,7 @@ use blockyard_engine::{BlockBuffer, Chunk, Lane, ReplicaState};
 use blockyard_wire::frame::{Get, Message, Packet};
 use blockyard_wire::types::{BlockId, Hop, Origin, ReplicaProof};
 use blockyard_wire::{Problem, ProblemKind, Result};
+use bytes::Bytes;
 
 use crate::error::problem_of;
 use crate::frames::Sink;
@@ -112,7 +113,7 @@ async fn pull(node: &Rc<Node>, order: &Order, buffer: BlockBuffer) -> Result<Blo
         ))
     };
     let link = node.links.get(node, &source.address, REPAIR).await?;
-    let open = link.open(Route::Pull(pull.clone()), Message::Get(get));
+    let open = link.open(Route::Pull(pull.clone()), Message::Get(get), Bytes::new());
     let stream = within(node.deadlines.buffer_ms, open).await.ok_or_else(late)??;
     let _asked = Asked {
         link: link.clone(),

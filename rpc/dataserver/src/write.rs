@@ -2,18 +2,21 @@
 //! block is durable here and on every hop behind.
 //!
 //! A hop takes its own buffer before it asks the next one, so buffers are only waited for towards the tail.
+//! A block of one unit comes with its Put, unasked: a hop that has a buffer takes it, and passes it on in the same
+//! way; one that has none skips it, and grants later, as for a long block.
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 
-use blockyard_engine::{BlockBuffer, Chunk, Lane, Receipt};
+use blockyard_engine::{self as engine, BlockBuffer, Chunk, Lane, Receipt};
 use blockyard_wire::frame::{Abort, Message, Packet, Put, PutDone};
 use blockyard_wire::ticket::{Claim, Operation, now_unix_ms};
 use blockyard_wire::types::VolumeId;
 use blockyard_wire::{Problem, ProblemKind};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
 
 use crate::connection::Connection;
@@ -36,6 +39,10 @@ pub(crate) struct PutStream {
 struct State {
     /// Being filled; taken away for storing, or when the write has failed.
     buffer: Option<BlockBuffer>,
+    /// The block came with its Put, and there was a buffer for it.
+    eager: bool,
+    /// The right to the buffer.
+    place: Option<Place>,
     received_bytes: u32,
     stored: Option<Receipt>,
     /// The first failure; nothing goes on after it.
@@ -52,7 +59,7 @@ struct Behind {
     link: Rc<Link>,
     stream: u32,
     granted: bool,
-    /// Verified packets that wait for the grant.
+    /// Verified packets that wait for the grant; of a block that was sent unasked it may never come.
     waiting: Vec<(Packet, Bytes)>,
     done: Option<PutDone>,
 }
@@ -142,7 +149,10 @@ pub(crate) async fn serve(node: Rc<Node>, connection: Rc<Connection>, put: Rc<Pu
     let _in_flight = node.begin();
     let outcome = put.run(&node, &connection).await;
     connection.close(put.stream);
-    let behind = put.state.borrow_mut().behind.take();
+    let (behind, _place) = {
+        let mut state = put.state.borrow_mut();
+        (state.behind.take(), state.place.take())
+    };
     match outcome {
         Ok(done) => connection.outbox.say(put.stream, Message::PutDone(done)),
         Err(abort) => {
@@ -164,21 +174,52 @@ impl PutStream {
             problem,
             blame: VolumeId::default(),
         })?;
-        let (buffer, _place) = self.unless_failed(self.acquire(node)).await??;
-        self.state.borrow_mut().buffer = Some(buffer);
-        connection
-            .outbox
-            .say(self.stream, Message::Grant(self.put.length));
+        let eager = self.state.borrow().eager;
+        if !eager {
+            let acquired = self.unless_failed(self.acquire(node)).await??;
+            self.hold(acquired);
+            connection
+                .outbox
+                .say(self.stream, Message::Grant(self.put.length));
+            self.go_on(node);
+        }
+        self.fill(node).await?;
+        if eager {
+            // With its bytes, as it came.
+            self.go_on(node);
+        }
+        self.store(node);
+        self.finish(node).await
+    }
+
+    /// A buffer for the block that comes with its Put, if there is one at this moment.
+    pub fn take_eager(&self, node: &Node) -> bool {
+        let acquired = self
+            .check(node)
+            .ok()
+            .and_then(|()| self.place_and_buffer(node).now_or_never());
+        let Some(Ok(acquired)) = acquired else {
+            return false;
+        };
+        self.hold(acquired);
+        self.state.borrow_mut().eager = true;
+        true
+    }
+
+    fn hold(&self, (buffer, place): (BlockBuffer, Option<Place>)) {
+        let mut state = self.state.borrow_mut();
+        state.buffer = Some(buffer);
+        state.place = place;
+    }
+
+    /// Sends the Put on, aside, because packets are taken in meanwhile. It ends early when the write fails.
+    fn go_on(self: &Rc<Self>, node: &Rc<Node>) {
         if self.put.chain.len() > 1 {
-            // Aside, because packets are taken in meanwhile. It ends early when the write fails.
             let (node, put) = (node.clone(), self.clone());
             monoio::spawn(async move {
                 let _ = put.unless_failed(put.extend(&node)).await;
             });
         }
-        self.fill(node).await?;
-        self.store(node);
-        self.finish(node).await
     }
 
     fn check(&self, node: &Node) -> blockyard_wire::Result<()> {
@@ -201,17 +242,7 @@ impl PutStream {
 
     /// A buffer of the lane that belongs to the position, with the right to it.
     async fn acquire(&self, node: &Node) -> Result<(BlockBuffer, Option<Place>), Abort> {
-        let wait = async {
-            let length = self.put.length;
-            Ok(match self.put.position {
-                0 => (node.volume.acquire(Lane::Head, length).await?, None),
-                later => {
-                    let place = node.positions.enter(later, length).await;
-                    (node.volume.acquire(Lane::Next, length).await?, Some(place))
-                }
-            })
-        };
-        let problem = match within(node.deadlines.buffer_ms, wait).await {
+        let problem = match within(node.deadlines.buffer_ms, self.place_and_buffer(node)).await {
             Some(Ok(acquired)) => return Ok(acquired),
             Some(Err(error)) => problem_of(&error),
             None => Problem::new(
@@ -225,18 +256,40 @@ impl PutStream {
         })
     }
 
-    /// Sends the Put on to the next hop.
+    async fn place_and_buffer(&self, node: &Node) -> engine::Result<(BlockBuffer, Option<Place>)> {
+        let length = self.put.length;
+        Ok(match self.put.position {
+            0 => (node.volume.acquire(Lane::Head, length).await?, None),
+            later => {
+                let place = node.positions.enter(later, length).await;
+                (node.volume.acquire(Lane::Next, length).await?, Some(place))
+            }
+        })
+    }
+
+    /// Sends the Put on to the next hop, with the block where it came so.
     async fn extend(self: &Rc<Self>, node: &Rc<Node>) {
         let next = &self.put.chain[1];
         let problem = match node.links.get(node, &next.address, self.put.position).await {
             Err(problem) => problem,
             Ok(link) => {
+                let payload = match &*self.state.borrow() {
+                    state if state.eager => state.early.first().map(|(_, payload)| payload.clone()),
+                    _ => None,
+                };
                 let put = Put {
                     position: self.put.position + 1,
                     chain: self.put.chain[1..].to_vec(),
+                    unit_crcs: payload
+                        .as_ref()
+                        .map_or_else(Vec::new, |_| self.put.unit_crcs.clone()),
                     ..self.put.clone()
                 };
-                let open = link.open(Route::Put(self.clone()), Message::Put(put));
+                let open = link.open(
+                    Route::Put(self.clone()),
+                    Message::Put(put),
+                    payload.unwrap_or_default(),
+                );
                 match within(node.deadlines.buffer_ms, open).await {
                     Some(Ok(stream)) => return self.attach(link.clone(), stream),
                     Some(Err(problem)) => problem,

@@ -17,6 +17,8 @@ use crate::types::{ClusterId, Hop, ReplicaProof, VolumeId};
 pub const PREFIX_BYTES: usize = 16;
 /// Bytes of the longest header.
 pub const HEADER_BYTES_MAX: usize = 8192;
+/// Bytes of the longest block that may come with its Put.
+pub const EAGER_BYTES_MAX: usize = UNIT_BYTES;
 /// Places of the longest chain.
 pub const CHAIN_MAX: usize = 8;
 /// `BYF1` in the order of its bytes.
@@ -87,6 +89,19 @@ pub struct Put {
     pub position: u8,
     /// The receiver's hop first, then those behind it.
     pub chain: Vec<Hop>,
+    /// CRC32C of each checksum unit of the payload; empty without one.
+    pub unit_crcs: Vec<u32>,
+}
+
+impl Put {
+    /// The payload that comes with the Put itself, as the packet that it stands for.
+    pub fn packet(&self) -> Packet {
+        Packet {
+            offset: 0,
+            unit_crcs: self.unit_crcs.clone(),
+            last: true,
+        }
+    }
 }
 
 /// The header of a packet of a block.
@@ -281,8 +296,14 @@ impl Frame {
                     return bad("not one checksum for each unit");
                 }
             }
-            _ if payload_bytes != 0 => return bad("a payload where none belongs"),
             Message::Put(put) => {
+                let whole = payload_bytes == put.length as usize && payload_bytes <= EAGER_BYTES_MAX;
+                if payload_bytes > 0 && !whole {
+                    return bad("a part of a block, or a long one, with its put");
+                }
+                if put.unit_crcs.len() != payload_bytes.div_ceil(UNIT_BYTES) {
+                    return bad("not one checksum for each unit");
+                }
                 if put.length == 0 || put.length as usize > BLOCK_BYTES_MAX {
                     return bad("a block of no allowed length");
                 }
@@ -290,6 +311,7 @@ impl Frame {
                     return bad("a chain of no allowed length");
                 }
             }
+            _ if payload_bytes != 0 => return bad("a payload where none belongs"),
             Message::Get(get)
                 if get.length == 0 || get.offset as usize + get.length as usize > BLOCK_BYTES_MAX =>
             {
@@ -352,8 +374,20 @@ mod tests {
                     length: 4_194_304,
                     position: 0,
                     chain: vec![hop.clone(); CHAIN_MAX],
+                    unit_crcs: vec![],
                 }),
                 0,
+            ),
+            (
+                Message::Put(Put {
+                    block: BlockId(78),
+                    origin: Origin { version: 3, index: 0 },
+                    length: 4097,
+                    position: 1,
+                    chain: vec![hop.clone()],
+                    unit_crcs: vec![5],
+                }),
+                4097,
             ),
             (
                 Message::Packet(Packet {

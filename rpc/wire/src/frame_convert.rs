@@ -88,6 +88,7 @@ fn read_root(root: schema::frame::Reader<'_>) -> Result<Frame> {
                 length: put.get_length(),
                 position: put.get_position(),
                 chain: read_list(chain, read_hop)?,
+                unit_crcs: put.get_unit_crcs().map_err(malformed)?.iter().collect(),
             })
         }
         Which::Packet(data) => {
@@ -174,6 +175,10 @@ pub(crate) fn write(frame: &Frame) -> Vec<u8> {
             to.set_index(put.origin.index);
             to.set_length(put.length);
             to.set_position(put.position);
+            let mut crcs = to.reborrow().init_unit_crcs(put.unit_crcs.len() as u32);
+            for (at, crc) in put.unit_crcs.iter().enumerate() {
+                crcs.set(at as u32, *crc);
+            }
             let mut chain = to.init_chain(put.chain.len() as u32);
             for (at, hop) in put.chain.iter().enumerate() {
                 write_hop(hop, chain.reborrow().get(at as u32));

@@ -27,6 +27,8 @@ pub struct Outgoing {
     pub payload: Bytes,
     /// Whose progress it is when bytes leave.
     pub of: Option<Rc<PutState>>,
+    /// It is the first of its stream.
+    pub opens: bool,
 }
 
 /// A stream by its kind.
@@ -95,6 +97,11 @@ impl Channel {
         self.closed.borrow().is_none()
     }
 
+    /// Streams that are open.
+    pub fn load(&self) -> usize {
+        self.streams.borrow().len()
+    }
+
     /// When the last frame came in.
     pub fn heard(&self) -> Instant {
         self.heard.get()
@@ -129,7 +136,13 @@ impl Channel {
     }
 
     /// Opens a stream with its first frame.
-    pub fn open(&self, stream: Stream, first: Message) -> Result<u32, Trouble> {
+    pub fn open(
+        &self,
+        stream: Stream,
+        first: Message,
+        payload: Bytes,
+        of: Option<Rc<PutState>>,
+    ) -> Result<u32, Trouble> {
         if !self.is_open() {
             return Err(self.why_closed());
         }
@@ -142,12 +155,16 @@ impl Channel {
         self.next_stream.set(id.wrapping_add(1));
         streams.insert(id, stream);
         drop(streams);
-        self.send(id, first, Bytes::new(), None);
+        self.queue(id, first, payload, of, true);
         Ok(id)
     }
 
-    /// Queues a frame.
+    /// Queues a frame of a stream that is open.
     pub fn send(&self, stream: u32, message: Message, payload: Bytes, of: Option<Rc<PutState>>) {
+        self.queue(stream, message, payload, of, false);
+    }
+
+    fn queue(&self, stream: u32, message: Message, payload: Bytes, of: Option<Rc<PutState>>, opens: bool) {
         if !self.is_open() {
             return;
         }
@@ -157,6 +174,7 @@ impl Channel {
             head,
             payload,
             of,
+            opens,
         });
         self.more_outgoing.notify_one();
     }
@@ -198,7 +216,7 @@ impl Channel {
         let mut opening_unsent = false;
         self.outgoing.borrow_mut().retain(|frame| {
             let own = frame.stream == id;
-            opening_unsent |= own && frame.payload.is_empty();
+            opening_unsent |= own && frame.opens;
             !own
         });
         // The peer has never heard of a stream whose opening frame is still here.

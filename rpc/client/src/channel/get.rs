@@ -9,6 +9,7 @@ use blockyard_engine::checksum;
 use blockyard_engine::limits::UNIT_BYTES;
 use blockyard_wire::ProblemKind;
 use blockyard_wire::frame::{Get, Message, Packet};
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -131,7 +132,7 @@ impl Opened {
             progress: Cell::new(Instant::now()),
             changed: Notify::new(),
         });
-        let stream = channel.open(Stream::Get(state.clone()), Message::Get(get))?;
+        let stream = channel.open(Stream::Get(state.clone()), Message::Get(get), Bytes::new(), None)?;
         let _guard = Guard { channel, stream };
         let patience = Patience::new(channel, stall);
         loop {

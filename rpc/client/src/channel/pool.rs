@@ -97,6 +97,13 @@ impl Channels {
 }
 
 impl Channels {
+    /// Streams that are open to the volume at `address`.
+    pub fn load(&self, address: &str) -> usize {
+        let places = self.places.borrow();
+        let channel = places.get(address).and_then(|place| place.usable());
+        channel.map_or(0, |channel| channel.load())
+    }
+
     fn place(&self, address: &str) -> Rc<Place> {
         let mut places = self.places.borrow_mut();
         if let Some(place) = places.get(address) {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use blockyard_engine::limits::{PACKET_BYTES_MAX, UNIT_BYTES};
-use blockyard_wire::frame::{Message, Packet, Put, PutDone};
+use blockyard_wire::frame::{EAGER_BYTES_MAX, Message, Packet, Put, PutDone};
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -48,7 +48,7 @@ impl Opened {
     /// See [`Trouble`].
     pub async fn put(
         &self,
-        put: Put,
+        mut put: Put,
         data: &Bytes,
         unit_crcs: &[u32],
         stall: Duration,
@@ -61,7 +61,14 @@ impl Opened {
             progress: Cell::new(Instant::now()),
             changed: Notify::new(),
         });
-        let stream = channel.open(Stream::Put(state.clone()), Message::Put(put))?;
+        // A short block goes along unasked. Where there is no buffer for it, it is granted later, and sent again.
+        let mut payload = Bytes::new();
+        if data.len() <= EAGER_BYTES_MAX {
+            put.unit_crcs = unit_crcs.to_vec();
+            payload = data.clone();
+        }
+        let of = Some(state.clone());
+        let stream = channel.open(Stream::Put(state.clone()), Message::Put(put), payload, of)?;
         let _guard = Guard { channel, stream };
         let patience = Patience::new(channel, stall);
         let mut sent = 0;

@@ -11,7 +11,11 @@ use tokio::net::tcp::OwnedReadHalf;
 use super::Trouble;
 use super::connection::{Channel, Stream};
 
-const HEAD_BYTES_MAX: usize = PREFIX_BYTES + HEADER_BYTES_MAX;
+const _: () = assert!(PREFIX_BYTES + HEADER_BYTES_MAX <= AHEAD_BYTES_MAX);
+/// Bytes that have arrived before it is known where they belong: at the most.
+const AHEAD_BYTES_MAX: usize = 64 * 1024;
+/// Payloads up to this are read along with heads, many at a time, and copied; longer ones go straight to their place.
+const COPIED_BYTES_MAX: usize = 8 * 1024;
 /// Where payloads go that nobody waits for any more.
 const WASTE_BYTES: usize = 64 * 1024;
 
@@ -20,18 +24,18 @@ struct Heads {
     bytes: Box<[u8]>,
     start: usize,
     end: usize,
-    /// Bytes of the last head: the next one is probably as long, and reading just as much of it
-    /// leaves its payload to be read into its own place.
-    usual: usize,
+    /// Bytes that a read of a head asks for, by what came last: behind a long payload there is probably another one,
+    /// with a head as long as its own.
+    ahead_bytes: usize,
 }
 
 /// Reads until the connection is lost or can't be trusted, and says why.
 pub async fn run(channel: &Channel, mut input: OwnedReadHalf) -> Problem {
     let mut heads = Heads {
-        bytes: vec![0; 2 * HEAD_BYTES_MAX].into_boxed_slice(),
+        bytes: vec![0; AHEAD_BYTES_MAX].into_boxed_slice(),
         start: 0,
         end: 0,
-        usual: PREFIX_BYTES,
+        ahead_bytes: AHEAD_BYTES_MAX,
     };
     loop {
         if let Err(problem) = read_frame(channel, &mut heads, &mut input).await {
@@ -45,7 +49,10 @@ async fn read_frame(channel: &Channel, heads: &mut Heads, input: &mut OwnedReadH
     let prefix: &[u8; PREFIX_BYTES] = prefix.try_into().expect("as many bytes as asked for");
     let prefix = Prefix::parse(prefix)?;
     let head_bytes = PREFIX_BYTES + prefix.header_bytes;
-    heads.usual = head_bytes;
+    heads.ahead_bytes = match prefix.payload_bytes {
+        ..=COPIED_BYTES_MAX => AHEAD_BYTES_MAX,
+        _ => head_bytes,
+    };
     let head = heads.fill(input, head_bytes).await?;
     let frame = prefix.decode(&head[PREFIX_BYTES..])?;
     heads.start += head_bytes;
@@ -124,7 +131,7 @@ impl Heads {
         if self.waiting() < need {
             self.move_up();
             while self.end < need {
-                let until = need.max(self.usual);
+                let until = need.max(self.ahead_bytes);
                 let read = input.read(&mut self.bytes[self.end..until]).await?;
                 if read == 0 {
                     return Err(closed());
@@ -155,7 +162,7 @@ impl Heads {
         while filled < payload.len() {
             input.readable().await?;
             let rest = payload.len() - filled;
-            let head = &mut self.bytes[..self.usual];
+            let head = &mut self.bytes[..self.ahead_bytes];
             let mut into = [IoSliceMut::new(&mut payload[filled..]), IoSliceMut::new(head)];
             match input.try_read_vectored(&mut into) {
                 Ok(0) => return Err(closed()),

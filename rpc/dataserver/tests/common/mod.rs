@@ -230,8 +230,22 @@ impl Client {
             length: length as u32,
             position: 0,
             chain,
+            unit_crcs: vec![],
         };
         self.send(stream, Message::Put(put), &[]).await;
+    }
+
+    /// Sends a short block along with its put.
+    pub async fn open_eager(&mut self, stream: u32, block: BlockId, data: &[u8], chain: Vec<Hop>) {
+        let put = Put {
+            block,
+            origin: Origin { version: 7, index: 0 },
+            length: data.len() as u32,
+            position: 0,
+            chain,
+            unit_crcs: checksum::unit_crcs(data),
+        };
+        self.send(stream, Message::Put(put), data).await;
     }
 
     pub async fn put(

@@ -18,7 +18,7 @@ use blockyard_wire::secret::ClusterSecret;
 use blockyard_wire::ticket::{Claim, Keys, Operation, now_unix_ms};
 use blockyard_wire::types::{
     AddedBlock, BlockId, BlockInfo, ClusterId, ClusterStatus, FileInfo, Incarnation, NewBlock, Replica,
-    ReplicaState, RequestId, ServerInfo, VolumeId, VolumeReport,
+    ReplicaState, RequestId, ServerInfo, Sought, VolumeId, VolumeReport,
 };
 use blockyard_wire::{Problem, Result, control, convert};
 
