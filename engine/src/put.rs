@@ -17,6 +17,7 @@ use crate::record::{Cut, Record, Replica};
 use crate::space::{Growth, file_name};
 use crate::sync::Promise;
 use crate::types::{Receipt, ReplicaState};
+use crate::zero_fill;
 
 /// Up to this many bytes the record is queued while the slot is still being written. A larger slot's write takes
 /// longer than a batch: its record would only keep the batch, and all others in it, from being flushed.
@@ -183,6 +184,8 @@ async fn take_slot(core: &Rc<Core>, class: Class) -> Result<Place, Outcome> {
         let (growing, filling, growth) = {
             let mut state = core.state.borrow_mut();
             if let Some(place) = state.space.take(class) {
+                drop(state);
+                zero_fill::keep_ahead(core, class);
                 return Ok(place);
             }
             let state = &*state;

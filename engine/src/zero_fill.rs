@@ -1,9 +1,10 @@
 //! Filling free slots with zeros ahead of need, so that puts to them need one flush and no new extents.
 //!
-//! In a segment that was only allocated the filesystem has to convert extents at each flush, which costs a put about
-//! as much as writing it twice. Zeros cost the same bandwidth beforehand: so this is done in steps that the caller
-//! asks for when the volume has nothing else to do, and that end early when a put or a get comes. The slots of a step
-//! are taken meanwhile, so that no put goes there; a record says that they are written once that is durable.
+//! In a segment that was only allocated the filesystem has to convert extents at each flush. That costs a long put
+//! about as much as writing it twice, and zeros cost the same bandwidth beforehand: so long slots are filled in steps
+//! that the caller asks for when the volume has nothing else to do, and that end early when a put or a get comes. A
+//! short put pays for a flush, not for bandwidth: some short slots are kept filled while puts go on. The slots of a
+//! step are taken meanwhile, so that no put goes there; a record says that they are written once that is durable.
 //! Nothing is filled that may never be needed: for each class at most as many bytes as were put since the opening.
 
 use std::rc::Rc;
@@ -19,6 +20,16 @@ use crate::sync::Promise;
 
 /// Free slots of a class that are filled ahead, at most.
 const AHEAD_BYTES_MAX: u64 = 1 << 30;
+
+/// Slots up to this long are filled while puts go on.
+const SHORT_SLOT_BYTES_MAX: usize = 256 << 10;
+/// Of these, so many bytes of each class at the most, some hundredths of a second of puts, and no more than an eighth
+/// of a segment. As many go into one step.
+const SHORT_AHEAD_BYTES_MAX: u64 = 8 << 20;
+/// A class is worth it once this share of that was put.
+const SHORT_DEMAND_SHARE: u64 = 8;
+/// The longest write beside puts: what they wait for at the disk.
+const SHORT_WRITE_BYTES: usize = 1 << 20;
 
 /// How a step ended: the bytes it filled.
 pub(crate) type Step = Promise<Result<u64, Outcome>>;
@@ -44,11 +55,51 @@ pub(crate) async fn step(core: &Rc<Core>, most_bytes: u64) -> Result<u64> {
     }
 }
 
-async fn fill(core: &Rc<Core>, most_bytes: u64) -> Result<u64, Outcome> {
-    let Some(run) = next_run(core, most_bytes).await? else {
-        return Ok(0);
+/// Begins a step for a class of short slots, where few are left that are filled and none is under way.
+pub(crate) fn keep_ahead(core: &Rc<Core>, class: Class) {
+    let mut state = core.state.borrow_mut();
+    let demand_bytes = state.space.demand_bytes(class);
+    let ahead_bytes = (state.space.new_segment_bytes() / 8).min(SHORT_AHEAD_BYTES_MAX);
+    if class.slot_bytes() > SHORT_SLOT_BYTES_MAX
+        || demand_bytes < ahead_bytes / SHORT_DEMAND_SHARE
+        || state.filling.is_some()
+    {
+        return;
+    }
+    let wanted_bytes = demand_bytes.min(ahead_bytes);
+    if state.space.ready_bytes(class, wanted_bytes / 2) >= wanted_bytes / 2 {
+        return;
+    }
+    let Some(run) = state.space.hold_unwritten(class, wanted_bytes) else {
+        return;
     };
-    let written = match write_zeros(core, &run).await {
+    let ended = Step::new();
+    state.filling = Some(ended.clone());
+    core.spawn(|core| async move {
+        let filled = fill_run(&core, run, Beside::Puts).await;
+        core.state.borrow_mut().filling = None;
+        ended.keep(filled);
+    });
+}
+
+/// What goes on meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    /// Nothing: the step ends when that changes.
+    Nothing,
+    /// Puts, which the writes are not to hold up for long.
+    Puts,
+}
+
+async fn fill(core: &Rc<Core>, most_bytes: u64) -> Result<u64, Outcome> {
+    match next_run(core, most_bytes).await? {
+        Some(run) => fill_run(core, run, Beside::Nothing).await,
+        None => Ok(0),
+    }
+}
+
+async fn fill_run(core: &Rc<Core>, run: Run, beside: Beside) -> Result<u64, Outcome> {
+    let written = match write_zeros(core, &run, beside).await {
         Ok(slots) => slots,
         Err(error) if is_no_space(&error) => 0,
         Err(error) => {
@@ -98,7 +149,7 @@ async fn next_run(core: &Rc<Core>, most_bytes: u64) -> Result<Option<Run>, Outco
 }
 
 /// Writes zeros to slots and makes them durable; how many slots it came to.
-async fn write_zeros(core: &Rc<Core>, run: &Run) -> std::io::Result<u16> {
+async fn write_zeros(core: &Rc<Core>, run: &Run, beside: Beside) -> std::io::Result<u16> {
     let Some(file) = core
         .state
         .borrow()
@@ -109,13 +160,17 @@ async fn write_zeros(core: &Rc<Core>, run: &Run) -> std::io::Result<u16> {
         return Ok(0);
     };
     let mut blank = core.pool.acquire(Lane::Own, LARGE_FRAME_BYTES).await?;
-    let mut zeros = blank.take(LARGE_FRAME_BYTES).expect("all of a large buffer");
+    let at_once_bytes = match beside {
+        Beside::Nothing => LARGE_FRAME_BYTES,
+        Beside::Puts => SHORT_WRITE_BYTES,
+    };
+    let mut zeros = blank.take(at_once_bytes).expect("no more than a large buffer");
     zeros.as_mut().fill(0);
     let zeros = zeros.freeze();
     let slot_bytes = run.class.slot_bytes();
-    let slots_at_once = (LARGE_FRAME_BYTES / slot_bytes) as u16;
+    let slots_at_once = (at_once_bytes / slot_bytes) as u16;
     let mut done = 0;
-    while done < run.slots && (done == 0 || !has_other_work(core)) {
+    while done < run.slots && (done == 0 || beside == Beside::Puts || !has_other_work(core)) {
         let slots = slots_at_once.min(run.slots - done);
         let place = Place {
             segment: run.segment,
