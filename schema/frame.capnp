@@ -79,6 +79,16 @@ struct PutDone {
   length @0 :UInt32;
   crc32c @1 :UInt32;
   proofs @2 :List(Types.ReplicaProof);   # in chain order, the sender's first
+  spans @3 :List(HopSpans);              # as proofs: where each hop's time went
+}
+
+struct HopSpans {
+  # Microseconds since the hop was asked, by its own clock, until
+  grantedUs @0 :UInt32;        # it had a buffer
+  receivedUs @1 :UInt32;       # the last packet was there and verified
+  writtenUs @2 :UInt32;        # the slot was written
+  durableUs @3 :UInt32;        # slot and record were flushed
+  behindUs @4 :UInt32;         # the next hop said done; 0 for the tail
 }
 
 struct Get {

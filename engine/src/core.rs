@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::block::BlockId;
 use crate::cache::Cache;
@@ -39,6 +40,9 @@ pub(crate) struct PutInFlight {
     pub(crate) length: u32,
     pub(crate) crc32c: u32,
     pub(crate) ended: Promise<Outcome>,
+    pub(crate) begun: Instant,
+    /// How long the slot's write took, once it has ended.
+    pub(crate) written_after: Cell<Duration>,
 }
 
 /// What changes while the volume is open.

@@ -1,8 +1,10 @@
 //! Putting a block: a slot, one write of header and data, one record, and the flushes that both share with others.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::block::{BlockId, Origin};
 use crate::block_buffer::{BlockBuffer, FilledBlock};
@@ -60,6 +62,7 @@ pub(crate) async fn put(
                     length,
                     crc32c,
                     already_had: true,
+                    written_after: Duration::ZERO,
                 });
             }
             (None, Some(_)) => return Err(Error::Conflict { block }),
@@ -71,11 +74,13 @@ pub(crate) async fn put(
         length,
         crc32c,
         ended: ended.clone(),
+        begun: Instant::now(),
+        written_after: Cell::default(),
     });
-    core.state.borrow_mut().puts.insert(block, flight);
-    let end = ended.clone();
+    core.state.borrow_mut().puts.insert(block, flight.clone());
+    let (end, own) = (ended.clone(), flight.clone());
     core.spawn(|core| async move {
-        let outcome = write(&core, block, origin, filled).await;
+        let outcome = write(&core, block, origin, filled, &own).await;
         core.state.borrow_mut().puts.remove(&block);
         end.keep(outcome);
     });
@@ -84,15 +89,22 @@ pub(crate) async fn put(
         length,
         crc32c,
         already_had: false,
+        written_after: flight.written_after.get(),
     })
 }
 
-async fn write(core: &Rc<Core>, block: BlockId, origin: Origin, filled: FilledBlock) -> Outcome {
+async fn write(
+    core: &Rc<Core>,
+    block: BlockId,
+    origin: Origin,
+    filled: FilledBlock,
+    flight: &PutInFlight,
+) -> Outcome {
     let place = match take_slot(core, filled.class()).await {
         Ok(place) => place,
         Err(outcome) => return outcome,
     };
-    let outcome = write_to(core, block, origin, filled, place).await;
+    let outcome = write_to(core, block, origin, filled, place, flight).await;
     if let Outcome::NoSpace(_) = outcome {
         core.state.borrow_mut().space.free(place);
     }
@@ -105,6 +117,7 @@ async fn write_to(
     origin: Origin,
     filled: FilledBlock,
     place: Place,
+    flight: &PutInFlight,
 ) -> Outcome {
     let (cut, file) = {
         let state = core.state.borrow();
@@ -144,10 +157,10 @@ async fn write_to(
     let done = if eager {
         let written = Promise::new();
         let done = core.log.append_put(record, Some(written.clone()));
-        written.keep(slot_outcome(core, write.await.1));
+        written.keep(slot_outcome(core, flight, write.await.1));
         done
     } else {
-        match slot_outcome(core, write.await.1) {
+        match slot_outcome(core, flight, write.await.1) {
             Outcome::Done => core.log.append_put(record, None),
             refused => return refused,
         }
@@ -155,7 +168,8 @@ async fn write_to(
     done.wait().await
 }
 
-fn slot_outcome(core: &Core, written: io::Result<()>) -> Outcome {
+fn slot_outcome(core: &Core, flight: &PutInFlight, written: io::Result<()>) -> Outcome {
+    flight.written_after.set(flight.begun.elapsed());
     match written {
         Ok(()) => Outcome::Done,
         Err(error) if is_no_space(&error) => Outcome::NoSpace(error.to_string().into()),

@@ -1,5 +1,7 @@
 //! What goes into a volume's calls and comes out of them: plain values.
 
+use std::time::Duration;
+
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -118,6 +120,8 @@ pub struct Receipt {
     pub crc32c: u32,
     /// The block was here already, with the same content.
     pub already_had: bool,
+    /// How long it took until the slot was written; what came after is the journal and the flush.
+    pub written_after: Duration,
 }
 
 /// Bytes of a block, every checksum unit of them verified: whole units that cover the wanted range.

@@ -22,6 +22,7 @@ mod read;
 mod session;
 mod short;
 mod source;
+mod trace;
 mod upload;
 
 pub use blockyard_wire::secret::ClusterSecret;
@@ -33,3 +34,4 @@ pub use crate::options::{
     DownloadOptions, Downloaded, ListOptions, Located, Options, Progress, ProgressFn, Removed, UploadOptions,
     Uploaded,
 };
+pub use crate::trace::{BlockTrace, HopSpans, TraceFn};

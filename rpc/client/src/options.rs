@@ -7,6 +7,8 @@ use std::time::Duration;
 use blockyard_wire::secret::ClusterSecret;
 use blockyard_wire::types::{BlockInfo, FileInfo};
 
+use crate::trace::TraceFn;
+
 /// How a [`Client`](crate::Client) reaches its cluster and how patient it is.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -70,6 +72,8 @@ pub struct UploadOptions {
     pub progress: Option<ProgressFn>,
     /// Bytes that the source is expected to give; only for progress and for allocating ahead.
     pub length_hint: Option<u64>,
+    /// Told where the time of each block went.
+    pub trace: Option<TraceFn>,
 }
 
 /// A published upload.

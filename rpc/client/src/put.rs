@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use crate::channel::{Cause, Trouble};
 use crate::core::Core;
 use crate::source::Filled;
+use crate::trace::{BlockTrace, PutSpans};
 
 /// Blocks that one call allocates at the most.
 const ALLOCATE_MAX: u32 = 32;
@@ -50,6 +51,8 @@ pub struct Written {
     pub added: AddedBlock,
     /// Whether it had to be sent again.
     pub retried: bool,
+    /// Where its time went.
+    pub trace: BlockTrace,
 }
 
 impl Chains {
@@ -77,7 +80,18 @@ impl Chains {
             let new = self.next(core).await?;
             tries += 1;
             let trouble = match self.write_once(core, &new, index, block).await {
-                Ok(done) => {
+                Ok((done, spans, begun)) => {
+                    let trace = BlockTrace {
+                        index,
+                        bytes: done.length,
+                        read: block.read,
+                        checksum: block.checksum,
+                        queued: begun - block.ready,
+                        granted: spans.granted,
+                        sent: spans.sent,
+                        done: spans.done,
+                        hops: done.spans,
+                    };
                     let added = AddedBlock {
                         block: new.block,
                         index,
@@ -86,7 +100,11 @@ impl Chains {
                         proofs: done.proofs,
                     };
                     let retried = tries > 1;
-                    return Ok(Written { added, retried });
+                    return Ok(Written {
+                        added,
+                        retried,
+                        trace,
+                    });
                 }
                 Err(trouble) => trouble,
             };
@@ -117,7 +135,7 @@ impl Chains {
         new: &NewBlock,
         index: u32,
         block: &Filled,
-    ) -> std::result::Result<PutDone, Trouble> {
+    ) -> std::result::Result<(PutDone, PutSpans, std::time::Instant), Trouble> {
         let head = &new.chain[0];
         let opened = match core.channels.get(&head.address).await {
             Ok(opened) => opened,
@@ -142,9 +160,10 @@ impl Chains {
             unit_crcs: Vec::new(),
         };
         let stall = core.options.write_stall;
+        let begun = std::time::Instant::now();
         let done = match opened.put(put, &block.data, &block.unit_crcs, stall).await {
-            Ok(done) => check(&done, new, block).map(|()| done),
-            failed => failed,
+            Ok((done, spans)) => check(&done, new, block).map(|()| (done, spans, begun)),
+            Err(trouble) => Err(trouble),
         };
         if let Err(trouble) = &done {
             match (trouble.cause, trouble.problem.kind) {

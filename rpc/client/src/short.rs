@@ -47,6 +47,9 @@ pub async fn upload(
             }
             let written = written.map_err(|problem| problem.context(format!("uploading {path}")))?;
             retried_blocks += u32::from(written.retried);
+            if let Some(trace) = &options.trace {
+                trace(written.trace);
+            }
             blocks.push(written.added);
         }
         let length_bytes = block.as_ref().map_or(0, |block| block.data.len() as u64);
@@ -107,7 +110,7 @@ impl Call for Publish {
     type Answer = (FileInfo, u32);
     const TOGETHER_MAX: usize = 64;
     // One waits for the nameserver's journal while the next one fills.
-    const CALLS_MAX: usize = 2;
+    const CALLS_MAX: usize = 1;
 
     fn batch(core: &Core) -> &Batch<Self> {
         &core.short.publishing

@@ -2,6 +2,7 @@
 //! it is in the processor's cache.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use blockyard_engine::checksum;
 use blockyard_engine::limits::{BLOCK_BYTES_MAX, UNIT_BYTES};
@@ -25,6 +26,12 @@ pub struct Filled {
     pub unit_crcs: Vec<u32>,
     /// Of the block.
     pub crc32c: u32,
+    /// How long it took to get it.
+    pub read: Duration,
+    /// Of that, its checksums.
+    pub checksum: Duration,
+    /// When it was complete.
+    pub ready: Instant,
 }
 
 /// What an upload reads from.
@@ -60,6 +67,7 @@ impl<R: AsyncRead + Unpin> Source<R> {
         let mut buffer = self.buffers.take(self.expected_bytes);
         let mut unit_crcs = Vec::with_capacity(buffer.len() / UNIT_BYTES);
         let (mut filled, mut turn) = (0, 0);
+        let (begun, mut summing) = (Instant::now(), Duration::ZERO);
         while filled < BLOCK_BYTES_MAX {
             if filled == buffer.len() {
                 let mut larger = self.buffers.take(BLOCK_BYTES_MAX);
@@ -85,8 +93,10 @@ impl<R: AsyncRead + Unpin> Source<R> {
             filled += read;
             turn += read;
             let known = unit_crcs.len() * UNIT_BYTES;
+            let sums = Instant::now();
             let whole_units = buffer[known..filled].chunks_exact(UNIT_BYTES);
             unit_crcs.extend(whole_units.map(checksum::crc));
+            summing += sums.elapsed();
             if turn >= TURN_BYTES {
                 turn = 0;
                 tokio::task::yield_now().await;
@@ -102,6 +112,9 @@ impl<R: AsyncRead + Unpin> Source<R> {
             crc32c: checksum::combine_units(&unit_crcs, filled),
             data: Bytes::from_owner(buffer).slice(..filled),
             unit_crcs,
+            read: begun.elapsed(),
+            checksum: summing,
+            ready: Instant::now(),
         }))
     }
 }

@@ -155,6 +155,9 @@ impl Upload {
             .map_err(|problem| problem.context(format!("uploading {}", self.path)))?;
         self.retried.set(self.retried.get() + u32::from(written.retried));
         self.pending.borrow_mut().push((Instant::now(), written.added));
+        if let Some(trace) = &self.options.trace {
+            trace(written.trace);
+        }
         self.changed.notify_one();
         let durable = self.durable_bytes.get() + block.data.len() as u64;
         self.durable_bytes.set(durable);

@@ -5,13 +5,14 @@
 //! A block of one unit comes with its Put, unasked: a hop that has a buffer takes it, and passes it on in the same
 //! way; one that has none skips it, and grants later, as for a long block.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Instant;
 
 use blockyard_engine::{self as engine, BlockBuffer, Chunk, Lane, Receipt};
-use blockyard_wire::frame::{Abort, Message, Packet, Put, PutDone};
+use blockyard_wire::frame::{Abort, HopSpans, Message, Packet, Put, PutDone};
 use blockyard_wire::ticket::{Claim, Operation, now_unix_ms};
 use blockyard_wire::types::VolumeId;
 use blockyard_wire::{Problem, ProblemKind};
@@ -31,6 +32,8 @@ use crate::signal::{Signal, within};
 pub(crate) struct PutStream {
     stream: u32,
     put: Put,
+    asked: Instant,
+    spans: Cell<HopSpans>,
     state: RefCell<State>,
     signal: Signal,
 }
@@ -69,9 +72,18 @@ impl PutStream {
         Self {
             stream,
             put,
+            asked: Instant::now(),
+            spans: Cell::default(),
             state: RefCell::default(),
             signal: Signal::default(),
         }
+    }
+
+    /// Notes when something was reached.
+    fn reached(&self, note: impl FnOnce(&mut HopSpans, u32)) {
+        let mut spans = self.spans.get();
+        note(&mut spans, self.asked.elapsed().as_micros() as u32);
+        self.spans.set(spans);
     }
 
     /// The predecessor no longer wants it.
@@ -101,6 +113,7 @@ impl PutStream {
 
     /// All hops behind have the block.
     pub fn done_behind(&self, done: PutDone) {
+        self.reached(|spans, us| spans.behind_us = us);
         if let Some(behind) = &mut self.state.borrow_mut().behind {
             behind.done = Some(done);
         }
@@ -207,6 +220,7 @@ impl PutStream {
     }
 
     fn hold(&self, (buffer, place): (BlockBuffer, Option<Place>)) {
+        self.reached(|spans, us| spans.granted_us = us);
         let mut state = self.state.borrow_mut();
         state.buffer = Some(buffer);
         state.place = place;
@@ -352,6 +366,10 @@ impl PutStream {
             let _in_flight = node.begin();
             match node.volume.put(put.put.block, put.put.origin, buffer).await {
                 Ok(receipt) => {
+                    put.reached(|spans, us| {
+                        spans.durable_us = us;
+                        spans.written_us = spans.received_us + receipt.written_after.as_micros() as u32;
+                    });
                     put.state.borrow_mut().stored = Some(receipt);
                     put.signal.notify();
                 }
@@ -388,6 +406,7 @@ impl PutStream {
             .keys
             .prove(self.put.block, receipt.length, receipt.crc32c, node.id);
         let mut proofs = vec![own];
+        let mut spans = vec![self.spans.get()];
         if let Some(done) = behind {
             if (done.length, done.crc32c, done.proofs.len()) != (receipt.length, receipt.crc32c, hops - 1) {
                 return Err(Abort {
@@ -399,11 +418,13 @@ impl PutStream {
                 });
             }
             proofs.extend(done.proofs);
+            spans.extend(done.spans);
         }
         Ok(PutDone {
             length: receipt.length,
             crc32c: receipt.crc32c,
             proofs,
+            spans,
         })
     }
 
@@ -489,6 +510,7 @@ impl PutStream {
         }
         drop(state);
         if complete {
+            self.reached(|spans, us| spans.received_us = us);
             self.signal.notify();
         }
     }

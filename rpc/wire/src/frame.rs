@@ -124,6 +124,23 @@ pub struct PutDone {
     pub crc32c: u32,
     /// In chain order, the sender's first.
     pub proofs: Vec<ReplicaProof>,
+    /// As `proofs`.
+    pub spans: Vec<HopSpans>,
+}
+
+/// Where a hop's time went: microseconds since it was asked, by its own clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct HopSpans {
+    /// Until it had a buffer.
+    pub granted_us: u32,
+    /// Until the last packet was there and verified.
+    pub received_us: u32,
+    /// Until the slot was written.
+    pub written_us: u32,
+    /// Until slot and record were flushed.
+    pub durable_us: u32,
+    /// Until the next hop said done; 0 for the tail.
+    pub behind_us: u32,
 }
 
 /// Reads whole checksum units around a range of a block.
@@ -405,6 +422,16 @@ mod tests {
                         ReplicaProof {
                             volume: hop.volume,
                             mac: [9; 32]
+                        };
+                        3
+                    ],
+                    spans: vec![
+                        HopSpans {
+                            granted_us: 1,
+                            received_us: 2,
+                            written_us: 3,
+                            durable_us: 4,
+                            behind_us: 5,
                         };
                         3
                     ],

@@ -6,12 +6,12 @@ use capnp::message::{Builder, HeapAllocator, Reader, ReaderOptions};
 
 use crate::convert::{
     problem_kind_from, problem_kind_to, read_array, read_hop, read_id, read_list, read_proof, read_text,
-    read_ticket, write_hop, write_id, write_proof, write_ticket,
+    read_ticket, write_hop, write_id, write_list, write_proof, write_ticket,
 };
 use crate::error::{Problem, Result};
 use crate::frame::{
-    Abort, CHAIN_MAX, Challenge, Frame, Get, HEADER_BYTES_MAX, Hello, Message, Packet, Purpose, Put, PutDone,
-    Role,
+    Abort, CHAIN_MAX, Challenge, Frame, Get, HEADER_BYTES_MAX, Hello, HopSpans, Message, Packet, Purpose,
+    Put, PutDone, Role,
 };
 use crate::types::{ClusterId, VolumeId};
 
@@ -105,6 +105,15 @@ fn read_root(root: schema::frame::Reader<'_>) -> Result<Frame> {
                 length: done.get_length(),
                 crc32c: done.get_crc32c(),
                 proofs: read_list(done.get_proofs().map_err(malformed)?, read_proof)?,
+                spans: read_list(done.get_spans().map_err(malformed)?, |spans| {
+                    Ok(HopSpans {
+                        granted_us: spans.get_granted_us(),
+                        received_us: spans.get_received_us(),
+                        written_us: spans.get_written_us(),
+                        durable_us: spans.get_durable_us(),
+                        behind_us: spans.get_behind_us(),
+                    })
+                })?,
             })
         }
         Which::Get(get) => {
@@ -197,6 +206,17 @@ pub(crate) fn write(frame: &Frame) -> Vec<u8> {
             let mut to = root.init_put_done();
             to.set_length(done.length);
             to.set_crc32c(done.crc32c);
+            write_list(
+                &done.spans,
+                to.reborrow().init_spans(done.spans.len() as u32),
+                |from, mut to| {
+                    to.set_granted_us(from.granted_us);
+                    to.set_received_us(from.received_us);
+                    to.set_written_us(from.written_us);
+                    to.set_durable_us(from.durable_us);
+                    to.set_behind_us(from.behind_us);
+                },
+            );
             let mut proofs = to.init_proofs(done.proofs.len() as u32);
             for (at, proof) in done.proofs.iter().enumerate() {
                 write_proof(proof, proofs.reborrow().get(at as u32));

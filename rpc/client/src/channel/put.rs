@@ -14,6 +14,7 @@ use super::Trouble;
 use super::connection::Stream;
 use super::patience::{Guard, Patience};
 use super::pool::Opened;
+use crate::trace::PutSpans;
 
 /// What the reader is told and the caller waits for.
 pub struct PutState {
@@ -21,18 +22,38 @@ pub struct PutState {
     granted: Cell<usize>,
     outcome: RefCell<Option<Result<PutDone, Trouble>>>,
     progress: Cell<Instant>,
+    begun: Instant,
+    granted_at: Cell<Option<Instant>>,
+    sent_at: Cell<Option<Instant>>,
     changed: Notify,
 }
 
 impl PutState {
     pub fn grant(&self, bytes: u32) {
         self.granted.set(self.granted.get().max(bytes as usize));
+        self.granted_at.set(Some(Instant::now()));
         self.touch();
         self.changed.notify_one();
     }
 
     pub fn touch(&self) {
         self.progress.set(Instant::now());
+    }
+
+    /// Bytes of it have gone to the socket.
+    pub fn sent(&self) {
+        let now = Instant::now();
+        self.progress.set(now);
+        self.sent_at.set(Some(now));
+    }
+
+    fn spans(&self) -> PutSpans {
+        let after = |at: &Cell<Option<Instant>>| at.get().map_or(Duration::ZERO, |at| at - self.begun);
+        PutSpans {
+            granted: after(&self.granted_at),
+            sent: after(&self.sent_at),
+            done: self.begun.elapsed(),
+        }
     }
 
     pub fn end(&self, outcome: Result<PutDone, Trouble>) {
@@ -52,13 +73,16 @@ impl Opened {
         data: &Bytes,
         unit_crcs: &[u32],
         stall: Duration,
-    ) -> Result<PutDone, Trouble> {
+    ) -> Result<(PutDone, PutSpans), Trouble> {
         let channel = &*self.channel;
         let _permit = channel.permits.clone().acquire_owned().await;
         let state = Rc::new(PutState {
             granted: Cell::new(0),
             outcome: RefCell::new(None),
             progress: Cell::new(Instant::now()),
+            begun: Instant::now(),
+            granted_at: Cell::new(None),
+            sent_at: Cell::new(None),
             changed: Notify::new(),
         });
         // A short block goes along unasked. Where there is no buffer for it, it is granted later, and sent again.
@@ -74,7 +98,7 @@ impl Opened {
         let mut sent = 0;
         loop {
             if let Some(outcome) = state.outcome.take() {
-                return outcome;
+                return outcome.map(|done| (done, state.spans()));
             }
             while let Some(bytes) = next_packet(sent, state.granted.get(), data.len()) {
                 let end = sent + bytes;

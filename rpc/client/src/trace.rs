@@ -1,0 +1,40 @@
+//! Where the time of a block's way went: what the client saw, and what each hop told with its proof.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use blockyard_wire::frame::HopSpans;
+
+/// A block that has become durable, and how long each step took.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BlockTrace {
+    /// Its number in the file.
+    pub index: u32,
+    /// Bytes of it.
+    pub bytes: u32,
+    /// Taking it from the source, checksums included.
+    pub read: Duration,
+    /// Of that: the checksums.
+    pub checksum: Duration,
+    /// From being read to the first attempt's Put: waiting for a chain, a connection and a free stream.
+    pub queued: Duration,
+    /// From the Put to the head's grant; zero where the block went along with the Put.
+    pub granted: Duration,
+    /// From the Put to the last byte handed to the socket.
+    pub sent: Duration,
+    /// From the Put to the head's word that the whole chain has the block.
+    pub done: Duration,
+    /// What each hop tells, the head's first.
+    pub hops: Vec<HopSpans>,
+}
+
+/// Told of each block, on the client's own thread: it must not block.
+pub type TraceFn = Arc<dyn Fn(BlockTrace) + Send + Sync>;
+
+/// What a put saw.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct PutSpans {
+    pub granted: Duration,
+    pub sent: Duration,
+    pub done: Duration,
+}
