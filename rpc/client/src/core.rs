@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blockyard_wire::{Problem, ProblemKind, Result};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::batch::Batch;
@@ -38,6 +38,8 @@ pub struct Core {
     pub channels: Channels,
     /// For what is sent and received.
     pub buffers: Arc<Buffers>,
+    /// What each block of a longer upload needs to be sent.
+    pub in_flight: Arc<Semaphore>,
     /// What short uploads share.
     pub short: Short,
     /// Paths that wait to be looked up.
@@ -57,6 +59,7 @@ impl Core {
             channels: Channels::new(&options, session.cluster_id()),
             session,
             buffers: Buffers::new(BUFFERS_KEPT, options.blocks_in_flight + 2),
+            in_flight: Arc::new(Semaphore::new(options.uploads_in_flight.max(1))),
             short: Short::default(),
             lookups: Batch::default(),
             shunned: Shunned::default(),

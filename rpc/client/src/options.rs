@@ -18,6 +18,9 @@ pub struct Options {
     pub secret: ClusterSecret,
     /// Blocks that one transfer has under way; each takes a buffer of 4 MiB, and two more are in use.
     pub blocks_in_flight: usize,
+    /// Blocks that all uploads together have under way. More would wait in a queue somewhere, and be gone from the
+    /// processor's caches by the time they are sent.
+    pub uploads_in_flight: usize,
     /// For one attempt to connect, hello included.
     pub connect_timeout: Duration,
     /// For one answer of the nameserver; after it the connection counts as lost.
@@ -38,6 +41,7 @@ impl Options {
             nameservers,
             secret,
             blocks_in_flight: 4,
+            uploads_in_flight: 8,
             connect_timeout: Duration::from_secs(5),
             call_timeout: Duration::from_secs(20),
             retry_for: Duration::from_secs(30),

@@ -10,7 +10,7 @@ use blockyard_wire::types::{AddedBlock, FileInfo, Lease};
 use blockyard_wire::{Problem, ProblemKind, Result};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::io::AsyncRead;
-use tokio::sync::{Notify, SetOnce};
+use tokio::sync::{Notify, OwnedSemaphorePermit, SetOnce};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::core::Core;
@@ -131,10 +131,18 @@ impl Upload {
                 }
             };
             let Some(block) = next else { break };
+            let mut permit = std::pin::pin!(self.core.in_flight.clone().acquire_owned());
+            let permit = loop {
+                tokio::select! {
+                    biased;
+                    Some(written) = writes.next() => written?,
+                    permit = &mut permit => break permit.ok(),
+                }
+            };
             let length = block.data.len() as u64;
             totals.crc32c = checksum::combine(totals.crc32c, block.crc32c, length);
             totals.bytes += length;
-            writes.push(self.write(totals.blocks, block));
+            writes.push(self.write(totals.blocks, block, permit));
             totals.blocks = totals.blocks.checked_add(1).ok_or_else(|| {
                 Problem::invalid(format!("{} has more blocks than a file can have", self.path))
             })?;
@@ -147,7 +155,7 @@ impl Upload {
         Ok(totals)
     }
 
-    async fn write(&self, index: u32, block: Filled) -> Result<()> {
+    async fn write(&self, index: u32, block: Filled, _permit: Option<OwnedSemaphorePermit>) -> Result<()> {
         let chains = self.begun.wait().await.clone();
         let written = chains
             .write(&self.core, index, &block)
