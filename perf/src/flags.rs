@@ -2,14 +2,18 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 
 use crate::scenario;
 
 /// Throughput, CPU, flushes and latency of Blockyard beside this machine's limits.
 #[derive(Parser, Debug, Clone)]
 #[command(name = "blockyard-perf", version, max_term_width = 100, after_help = scenario::help())]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Flags {
+    #[command(subcommand)]
+    #[allow(missing_docs)]
+    pub command: Option<Command>,
     /// What to measure, in this order.
     #[arg(required_unless_present = "child", value_name = "SCENARIO")]
     pub scenarios: Vec<String>,
@@ -53,6 +57,30 @@ pub struct Flags {
     /// For perf's own use: do one job in this process and print its figures.
     #[arg(long, hide = true, value_name = "JOB", exclusive = true)]
     pub child: Option<String>,
+}
+
+/// What perf does beside measuring.
+#[derive(Subcommand, Debug, Clone)]
+pub enum Command {
+    /// Tell what changed between two runs beyond the noise.
+    Compare(Compare),
+}
+
+/// `compare`
+#[derive(Args, Debug, Clone)]
+pub struct Compare {
+    /// The rows (--json) of the run before.
+    #[arg(value_name = "A.json")]
+    pub before: PathBuf,
+    /// The rows of the run after.
+    #[arg(value_name = "B.json")]
+    pub after: PathBuf,
+    /// Show every row that both have, not only what changed.
+    #[arg(long)]
+    pub all: bool,
+    /// Exit with 3 when something got worse beyond the noise.
+    #[arg(long)]
+    pub strict: bool,
 }
 
 impl Flags {
@@ -119,6 +147,17 @@ mod tests {
         assert_eq!(chosen(&[]), ["engine", "index"]);
         assert_eq!(chosen(&["index"]), ["engine", "index"]);
         assert!(Flags::try_parse_from(["blockyard-perf"]).is_err());
+    }
+
+    #[test]
+    fn comparing_is_a_command_of_its_own() {
+        let flags = Flags::parse_from(["blockyard-perf", "compare", "a.json", "b.json", "--strict"]);
+        let Some(Command::Compare(compare)) = flags.command else {
+            panic!("compare was taken for a scenario")
+        };
+        assert!(compare.strict && !compare.all && compare.after.ends_with("b.json"));
+        assert!(Flags::try_parse_from(["blockyard-perf", "compare", "a.json"]).is_err());
+        assert!(Flags::parse_from(["blockyard-perf", "cluster"]).command.is_none());
     }
 
     #[test]

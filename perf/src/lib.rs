@@ -10,6 +10,7 @@ mod bars;
 mod binary;
 mod child;
 mod cleanup;
+mod compare;
 mod content;
 mod context;
 mod disk;
@@ -40,7 +41,7 @@ pub use crate::flags::Flags;
 pub enum Verdict {
     /// Every bar that could be measured is met, or nobody asked.
     Done,
-    /// `--strict`, and a bar is missed.
+    /// `--strict`, and a bar is missed, or something got worse.
     Below,
 }
 
@@ -63,6 +64,9 @@ pub fn run(flags: &Flags) -> Result<Verdict> {
     if let Some(job) = &flags.child {
         child::serve(job)?;
         return Ok(Verdict::Done);
+    }
+    if let Some(flags::Command::Compare(files)) = &flags.command {
+        return compare::run(files);
     }
     cleanup::watch_signals()?;
     let chosen = scenario::choose(&flags.chosen())?;

@@ -6,12 +6,15 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{Cell, CellAlignment, Table};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::stats::Samples;
 
+/// The scenario of the rows that describe the machine.
+pub(crate) const MACHINE: &str = "machine";
+
 /// One figure.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub scenario: String,
     pub case: String,
@@ -34,6 +37,9 @@ pub(crate) struct Row {
     /// How many rounds there were.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rounds: Option<usize>,
+    /// Of the machine's row: the commit that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
 }
 
 impl Row {
@@ -122,9 +128,20 @@ impl Series {
                 low: Some(low),
                 high: Some(high),
                 rounds: Some(metric.samples.count()),
+                commit: None,
             })
         })
     }
+}
+
+/// The rows that a run left in a file.
+///
+/// # Errors
+/// When the file can't be read or holds something else.
+pub(crate) fn read_json(path: &Path) -> Result<Vec<Row>> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} does not hold the rows of a run (--json)", path.display()))
 }
 
 /// All rows of a run, and notes about what they lack.
@@ -180,10 +197,11 @@ impl Report {
             "limit",
             "ratio",
         ];
+        let numeric = |column: usize| matches!(column, 3 | 5 | 6 | 7);
         table.set_header(
             head.iter()
                 .enumerate()
-                .map(|(index, name)| aligned(index, (*name).to_owned())),
+                .map(|(column, name)| aligned((*name).to_owned(), numeric(column))),
         );
         let mut before = ("", "");
         for row in self.rows.iter().filter(|row| all || !row.is_detail()) {
@@ -214,7 +232,7 @@ impl Report {
                 cells
                     .into_iter()
                     .enumerate()
-                    .map(|(index, text)| aligned(index, text)),
+                    .map(|(column, text)| aligned(text, numeric(column))),
             );
             before = now;
         }
@@ -239,8 +257,8 @@ impl Report {
     }
 }
 
-fn aligned(column: usize, text: String) -> Cell {
-    let numeric = matches!(column, 3 | 5 | 6 | 7);
+/// A cell, numbers to the right.
+pub(crate) fn aligned(text: String, numeric: bool) -> Cell {
     Cell::new(text).set_alignment(if numeric {
         CellAlignment::Right
     } else {
@@ -325,7 +343,10 @@ mod tests {
         assert_eq!(rows[0]["value"], 500.0);
         assert_eq!(rows[0]["limit"], 1000.0);
         assert_eq!(rows[0]["ratio"], 0.5);
-        assert!(rows[1].get("limit").is_none());
+        assert!(rows[1].get("limit").is_none() && rows[0].get("commit").is_none());
+        assert_eq!(read_json(&path).unwrap(), sample().rows);
+        fs::write(&path, "{}").unwrap();
+        assert!(read_json(&path).unwrap_err().to_string().contains("--json"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

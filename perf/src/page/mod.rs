@@ -7,20 +7,19 @@ mod strips;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
 use self::group::{Group, groups};
 use crate::bars::Judged;
-use crate::machine::Machine;
-use crate::report::{Report, Row, number};
+use crate::machine::{self, Machine};
+use crate::report::{self, Report, Row, number};
 
 /// Writes the page, whole or not at all.
 pub(crate) fn write(path: &Path, report: &Report, judged: &[Judged], machine: &Machine) -> Result<()> {
     let about = [
         ("machine", machine.to_string()),
-        ("commit", commit()),
+        ("commit", machine::commit()),
         ("command", std::env::args().skip(1).collect::<Vec<_>>().join(" ")),
         (
             "written",
@@ -33,30 +32,12 @@ pub(crate) fn write(path: &Path, report: &Report, judged: &[Judged], machine: &M
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The commit of the tree that this program was built from, where there is one.
-fn commit() -> String {
-    let git = Command::new("git")
-        .args([
-            "-C",
-            env!("CARGO_MANIFEST_DIR"),
-            "describe",
-            "--always",
-            "--dirty",
-            "--abbrev=12",
-        ])
-        .output();
-    match git {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        _ => "unknown".to_owned(),
-    }
-}
-
 fn page(report: &Report, judged: &[Judged], about: &[(&str, String)]) -> String {
     let mut body = String::new();
     head(&mut body, judged, about);
     bars(&mut body, judged);
     let mut scenarios: Vec<&str> = Vec::new();
-    for row in report.rows().iter().filter(|row| row.scenario != "machine") {
+    for row in report.rows().iter().filter(|row| row.scenario != report::MACHINE) {
         if !scenarios.contains(&row.scenario.as_str()) {
             scenarios.push(&row.scenario);
         }
