@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::scenario;
 
@@ -36,6 +36,26 @@ pub struct Flags {
     #[arg(long, value_name = "LIST", default_value = "4,1", value_delimiter = ',')]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=256))]
     pub streams: Vec<u32>,
+    /// What `cluster` measures beside uploads, which each round begins with.
+    #[arg(long, value_name = "LIST", default_value = "download", value_delimiter = ',')]
+    pub cases: Vec<ClusterCase>,
+    /// Copies of each block in `cluster`, on as many dataservers; a cluster for each.
+    #[arg(long, value_name = "LIST", default_value = "2", value_delimiter = ',')]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub replication: Vec<u8>,
+    /// In `cluster`, also read from the dataservers' read caches; needs twice --size for each number of streams in memory.
+    #[arg(long)]
+    pub hot: bool,
+    /// Lengths of the files of `files`.
+    #[arg(long, value_name = "LIST", default_value = "64KiB,4KiB", value_delimiter = ',', value_parser = file_size)]
+    pub file_sizes: Vec<u64>,
+    /// Workers of `files`, each of which waits for its own answer; the bars are for 16.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub workers: u32,
+    /// In `files`, begin so many operations a second, and take their latency from when each was due; a case for each.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate: Vec<u32>,
     /// Give every stream a client of its own instead of sharing one.
     #[arg(long)]
     pub client_per_stream: bool,
@@ -57,6 +77,19 @@ pub struct Flags {
     /// For perf's own use: do one job in this process and print its figures.
     #[arg(long, hide = true, value_name = "JOB", exclusive = true)]
     pub child: Option<String>,
+}
+
+/// A kind of work for a cluster.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClusterCase {
+    /// Nothing else than uploads.
+    Upload,
+    /// Whole files, cold.
+    Download,
+    /// 64 KiB at random places of 4 MiB blocks, cold.
+    Range,
+    /// As many streams upload as download, at the same time.
+    Mixed,
 }
 
 /// What perf does beside measuring.
@@ -108,11 +141,21 @@ impl Flags {
     }
 }
 
+fn bytes(text: &str) -> Result<u64, String> {
+    text.parse::<bytesize::ByteSize>()
+        .map(|bytes| bytes.as_u64())
+        .map_err(|_| format!("'{text}' is no size; write 64KiB or 2GiB"))
+}
+
+fn file_size(text: &str) -> Result<u64, String> {
+    match bytes(text)? {
+        0 => Err("an empty file has no data to measure; see the scenario meta".into()),
+        bytes => Ok(bytes),
+    }
+}
+
 fn size(text: &str) -> Result<u64, String> {
-    let bytes = text
-        .parse::<bytesize::ByteSize>()
-        .map_err(|_| format!("'{text}' is no size; write 512MiB or 2GiB"))?
-        .as_u64();
+    let bytes = bytes(text)?;
     if bytes < 4 << 20 {
         return Err("less than a block (4 MiB) measures nothing".into());
     }

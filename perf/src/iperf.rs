@@ -17,8 +17,28 @@ pub(crate) struct Figures {
     pub cpu_s_per_gib: f64,
 }
 
-/// One stream over loopback for so many seconds.
-pub(crate) fn run(seconds: u32) -> Result<Figures> {
+/// How it sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Options {
+    pub seconds: u32,
+    /// Streams at the same time.
+    pub streams: u32,
+    /// Bytes of each write; `None`: iperf3's own choice (128 KiB).
+    pub write_bytes: Option<u32>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            seconds: 2,
+            streams: 1,
+            write_bytes: None,
+        }
+    }
+}
+
+/// TCP over loopback.
+pub(crate) fn run(options: Options) -> Result<Figures> {
     let port = crate::nodes::free_ports(1)?[0].to_string();
     let mut server = Command::new("iperf3");
     server
@@ -39,8 +59,11 @@ pub(crate) fn run(seconds: u32) -> Result<Figures> {
                 &port,
                 "--json",
                 "--time",
-                &seconds.to_string(),
+                &options.seconds.to_string(),
+                "--parallel",
+                &options.streams.to_string(),
             ])
+            .args(options.write_bytes.map(|bytes| format!("--length={bytes}")))
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         let client = Process::spawn("iperf3 client", &mut client)?;

@@ -27,6 +27,7 @@ mod report;
 mod scenario;
 mod scenarios;
 mod stats;
+mod syscalls;
 mod volume;
 mod workload;
 

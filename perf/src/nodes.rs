@@ -16,12 +16,14 @@ use crate::cleanup::Process;
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What to start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Shape {
     pub dataservers: usize,
     pub replication: u8,
     /// Bytes that each dataserver's volume may fill.
     pub capacity_bytes: u64,
+    /// Of each volume's read cache; none, and all reads come from the disk.
+    pub read_cache_bytes: u64,
 }
 
 /// A running cluster; dropped, its processes stop.
@@ -72,7 +74,8 @@ impl Nodes {
             command.args(["--capacity", &shape.capacity_bytes.to_string()]);
             command.args(["--listen", &local(*port), "--nameserver", &address]);
             // What is done in idle moments would mix with the limits that are measured in them.
-            command.args(["--no-zero-fill", "--scrub-rate", "0", "--read-cache", "0"]);
+            command.args(["--no-zero-fill", "--scrub-rate", "0"]);
+            command.args(["--read-cache", &shape.read_cache_bytes.to_string()]);
             command.args(["--zone", &format!("zone-{}", index + 1)]);
             nodes.spawn(&name, &mut command)?;
         }
@@ -213,6 +216,7 @@ mod tests {
             dataservers: 1,
             replication: 1,
             capacity_bytes: 1 << 30,
+            ..Shape::default()
         };
         let error = Nodes::start(binary, folder.path(), shape)
             .await

@@ -47,6 +47,8 @@ impl Row {
     fn is_detail(&self) -> bool {
         let metric = self.metric.as_str();
         let detail = metric.starts_with("cpu of ")
+            || metric.starts_with("memory of ")
+            || (metric.starts_with("system calls ") && metric.contains(" of "))
             || metric.starts_with("flushes by ")
             || metric.ends_with("p99.9")
             || metric.ends_with("max")
@@ -80,6 +82,12 @@ impl Series {
         }
     }
 
+    /// The same with `suffix` behind the case's name.
+    pub(crate) fn renamed(mut self, suffix: &str) -> Self {
+        self.case.push_str(suffix);
+        self
+    }
+
     /// Adds what `metric` was in one more round.
     pub(crate) fn add(&mut self, metric: &str, unit: &'static str, value: f64) {
         let known = self.metrics.iter().position(|known| known.name == metric);
@@ -111,26 +119,31 @@ impl Series {
     }
 
     fn rows(&self) -> impl Iterator<Item = Row> + '_ {
-        self.metrics.iter().filter_map(|metric| {
-            let value = metric.samples.median()?;
-            let (low, high) = metric.samples.range()?;
-            Some(Row {
-                scenario: self.scenario.to_owned(),
-                case: self.case.clone(),
-                metric: metric.name.clone(),
-                unit: metric.unit.to_owned(),
-                value,
-                limit: metric.limit,
-                ratio: metric
-                    .limit
-                    .filter(|limit| *limit > 0.0)
-                    .map(|limit| value / limit),
-                low: Some(low),
-                high: Some(high),
-                rounds: Some(metric.samples.count()),
-                commit: None,
+        // System calls are counted in the round that warms up, and stand last all the same.
+        let late = |metric: &&Metric| metric.name.starts_with("system calls");
+        let early = self.metrics.iter().filter(move |metric| !late(metric));
+        early
+            .chain(self.metrics.iter().filter(late))
+            .filter_map(|metric| {
+                let value = metric.samples.median()?;
+                let (low, high) = metric.samples.range()?;
+                Some(Row {
+                    scenario: self.scenario.to_owned(),
+                    case: self.case.clone(),
+                    metric: metric.name.clone(),
+                    unit: metric.unit.to_owned(),
+                    value,
+                    limit: metric.limit,
+                    ratio: metric
+                        .limit
+                        .filter(|limit| *limit > 0.0)
+                        .map(|limit| value / limit),
+                    low: Some(low),
+                    high: Some(high),
+                    rounds: Some(metric.samples.count()),
+                    commit: None,
+                })
             })
-        })
     }
 }
 

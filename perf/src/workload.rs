@@ -37,6 +37,16 @@ impl Pool {
         }
     }
 
+    /// `length_bytes` of file `number` from `offset_bytes` on.
+    pub(crate) fn part(&self, number: u64, offset_bytes: u64, length_bytes: u64) -> Contents {
+        let length = self.0.len() as u64;
+        Contents {
+            pool: self.clone(),
+            at: ((number * STEP_BYTES + offset_bytes) % length) as usize,
+            left_bytes: length_bytes,
+        }
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -230,6 +240,7 @@ mod tests {
         assert_ne!(first, second);
         assert_ne!(first[..1000], first[1000..2000]);
         assert!(read(pool.file(3, 0)).await.is_empty());
+        assert_eq!(read(pool.part(1, 99_000, 50_000)).await, first[99_000..149_000]);
     }
 
     #[tokio::test]

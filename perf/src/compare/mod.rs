@@ -199,7 +199,7 @@ fn direction(row: &Row) -> Better {
         "MiB/s" | "GiB/s" => Better::Higher,
         unit if unit.ends_with("/s") && unit != "s/s" => Better::Higher,
         "share" => Better::Higher,
-        "s" | "ms" | "us" | "s/GiB" | "MiB" | "B" | "bytes" => Better::Lower,
+        "s" | "ms" | "us" | "s/GiB" | "calls" | "MiB" | "B" | "bytes" => Better::Lower,
         unit if unit.starts_with("per ") || unit.starts_with("bytes per ") => Better::Lower,
         unit if unit.ends_with("/GiB") || unit.ends_with("/file") || unit.ends_with(" per file") => {
             Better::Lower

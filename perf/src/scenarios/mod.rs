@@ -1,7 +1,9 @@
 //! What perf measures, a file for each scenario.
 
 pub(crate) mod backends;
+mod beside;
 pub(crate) mod cluster;
+mod common;
 pub(crate) mod engine;
 pub(crate) mod files;
 pub(crate) mod index;
