@@ -56,6 +56,12 @@ pub struct Flags {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub rate: Vec<u32>,
+    /// What lies stored while `growth` measures, a case for each.
+    #[arg(long, value_name = "LIST", default_value = "1GiB,4GiB,16GiB", value_delimiter = ',', value_parser = size)]
+    pub stored: Vec<u64>,
+    /// The tmpfs in which `scaling` keeps its volumes.
+    #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
+    pub memory_dir: PathBuf,
     /// Give every stream a client of its own instead of sharing one.
     #[arg(long)]
     pub client_per_stream: bool,

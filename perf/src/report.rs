@@ -110,6 +110,11 @@ impl Series {
         }
     }
 
+    /// Names of all that was added.
+    pub(crate) fn metrics(&self) -> impl Iterator<Item = &str> {
+        self.metrics.iter().map(|metric| metric.name.as_str())
+    }
+
     pub(crate) fn median(&self, metric: &str) -> Option<f64> {
         self.metrics
             .iter()

@@ -47,6 +47,18 @@ impl Pool {
         }
     }
 
+    /// The whole pool as bytes that can be sliced without copying, and where in it file `number` begins.
+    pub(crate) fn shared(&self, number: u64) -> (bytes::Bytes, usize) {
+        struct Owner(Arc<Vec<u8>>);
+        impl AsRef<[u8]> for Owner {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        let at = ((number * STEP_BYTES) % self.0.len() as u64) as usize;
+        (bytes::Bytes::from_owner(Owner(self.0.clone())), at)
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }

@@ -1,17 +1,29 @@
 //! What every scenario with a cluster of processes records: throughput, CPU, memory and system calls of each of them.
 
+use std::path::Path;
+
 use anyhow::Result;
 use blockyard_client::Client;
 
-use super::{GIB, MIB};
+use super::{GIB, MIB, runtime};
+use crate::binary;
 use crate::context::Context;
 use crate::latency::{Latencies, PERCENTILES};
 use crate::meter::{Meter, Used};
-use crate::nodes::Nodes;
+use crate::nodes::{Nodes, Shape};
 use crate::process;
 use crate::report::Series;
+use crate::workload::Pool;
 
 const OTHER_LOAD: &str = "other load";
+
+/// Where a case does its work.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub nodes: &'a Nodes,
+    pub clients: &'a [Client],
+    pub pool: &'a Pool,
+}
 
 /// How much was done while a meter ran.
 #[derive(Clone, Copy, Debug)]
@@ -138,4 +150,34 @@ pub(super) async fn close(clients: Vec<Client>) {
     for client in clients {
         client.close().await;
     }
+}
+
+/// Does `work` on a cluster of this shape, whose folder is removed afterwards.
+pub(super) fn on_cluster(
+    context: &mut Context,
+    shape: Shape,
+    work: impl AsyncFnOnce(&mut Context, &mut Nodes) -> Result<()>,
+) -> Result<()> {
+    let parent = context.folder.path().to_owned();
+    on_cluster_in(context, &parent, shape, work)
+}
+
+/// The same below another folder than that of the run.
+pub(super) fn on_cluster_in(
+    context: &mut Context,
+    parent: &Path,
+    shape: Shape,
+    work: impl AsyncFnOnce(&mut Context, &mut Nodes) -> Result<()>,
+) -> Result<()> {
+    let binary = binary::find(context.flags.blockyard.as_deref())?;
+    context.say(format_args!("measuring {}", binary.display()));
+    let folder = parent.join("nodes");
+    std::fs::create_dir_all(&folder)?;
+    let outcome = runtime()?.block_on(async {
+        let mut nodes = Nodes::start(&binary, &folder, shape).await?;
+        let outcome = work(context, &mut nodes).await;
+        outcome.map_err(|error| nodes.explain(error))
+    });
+    std::fs::remove_dir_all(&folder)?;
+    outcome
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use blockyard_client::Client;
 use blockyard_client::types::FileInfo;
 
 use super::{SCENARIO, factor_name, file_bytes, streams_name};
@@ -11,24 +10,15 @@ use crate::bars::{UploadLimit, flushes_floor};
 use crate::context::Context;
 use crate::fio::{Job, Shape};
 use crate::latency::Latencies;
-use crate::nodes::{self, Nodes};
+use crate::nodes;
 use crate::report::Series;
 use crate::scenarios::BLOCK_BYTES;
 use crate::scenarios::beside::{FioLimit, NetworkLimit};
-use crate::scenarios::common::{Work, add_percentiles, record, start_meter, warn_if_disturbed};
+use crate::scenarios::common::{Place, Work, add_percentiles, record, start_meter, warn_if_disturbed};
 use crate::scenarios::transfer::{self, Planned};
-use crate::workload::Pool;
 
 /// Blocks that the client keeps in flight for each stream (its default).
 const BLOCKS_IN_FLIGHT: u32 = 4;
-
-/// Where a case does its work.
-#[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub nodes: &'a Nodes,
-    pub clients: &'a [Client],
-    pub pool: &'a Pool,
-}
 
 /// What the machine allows.
 pub(super) struct Limits {

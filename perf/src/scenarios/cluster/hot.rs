@@ -1,21 +1,20 @@
 //! Downloads from the dataservers' read caches, beside iperf3.
 
-use std::path::Path;
-
 use anyhow::Result;
 use blockyard_client::types::FileInfo;
 
-use super::case::{Place, plan};
+use super::case::plan;
 use super::{POOL_BYTES, SCENARIO, factor_name, file_bytes, streams_name};
 use crate::context::Context;
 use crate::latency::Latencies;
-use crate::nodes::{self, Nodes};
+use crate::nodes;
 use crate::report::Series;
 use crate::scenarios::beside::NetworkLimit;
 use crate::scenarios::common::{
-    Work, add_percentiles, clients, close, memory_rows, record, start_meter, warn_if_disturbed,
+    Place, Work, add_percentiles, clients, close, memory_rows, on_cluster, record, start_meter,
+    warn_if_disturbed,
 };
-use crate::scenarios::{BLOCK_BYTES, runtime, transfer};
+use crate::scenarios::{BLOCK_BYTES, transfer};
 use crate::workload::Pool;
 
 /// Reads before the first that is timed: every replica of each block is to be in its server's cache, and a block gets
@@ -29,7 +28,7 @@ struct Case {
     first_bytes: Latencies,
 }
 
-pub(super) fn run(context: &mut Context, binary: &Path, pool: &Pool, replicas: u8) -> Result<()> {
+pub(super) fn run(context: &mut Context, pool: &Pool, replicas: u8) -> Result<()> {
     let streams = context.flags.streams.clone();
     let bytes: u64 = streams
         .iter()
@@ -42,9 +41,8 @@ pub(super) fn run(context: &mut Context, binary: &Path, pool: &Pool, replicas: u
         replication: replicas,
         capacity_bytes: volume_bytes,
         read_cache_bytes: bytes * 9 / 8 + (64 << 20),
+        ..nodes::Shape::default()
     };
-    let folder = context.folder.path().join(format!("hot-{replicas}"));
-    std::fs::create_dir_all(&folder)?;
     let factor = factor_name(replicas);
     let mut limit = NetworkLimit::new(
         context,
@@ -52,11 +50,10 @@ pub(super) fn run(context: &mut Context, binary: &Path, pool: &Pool, replicas: u
         format!("limit: iperf3 on loopback, beside hot reads{factor}"),
         crate::iperf::Options::default(),
     )?;
-    let outcome = runtime()?.block_on(async {
-        let nodes = Nodes::start(binary, &folder, shape).await?;
-        let clients = clients(&nodes, 1).await?;
+    on_cluster(context, shape, async |context, nodes| {
+        let clients = clients(nodes, 1).await?;
         let place = Place {
-            nodes: &nodes,
+            nodes,
             clients: &clients,
             pool,
         };
@@ -82,8 +79,7 @@ pub(super) fn run(context: &mut Context, binary: &Path, pool: &Pool, replicas: u
             ));
             limit.measure(round > 0)?;
             for case in &mut cases {
-                let outcome = case.measure(context, place, round > 0).await;
-                outcome.map_err(|error| nodes.explain(error))?;
+                case.measure(context, place, round > 0).await?;
             }
         }
         limit.report(context);
@@ -95,10 +91,8 @@ pub(super) fn run(context: &mut Context, binary: &Path, pool: &Pool, replicas: u
         }
         close(clients).await;
         let case = format!("peak memory with the read cache{factor}");
-        memory_rows(context, SCENARIO, &case, &nodes, POOL_BYTES)
-    });
-    std::fs::remove_dir_all(&folder)?;
-    outcome
+        memory_rows(context, SCENARIO, &case, nodes, POOL_BYTES)
+    })
 }
 
 impl Case {

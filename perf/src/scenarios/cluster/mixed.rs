@@ -5,14 +5,14 @@ use std::time::Instant;
 use anyhow::Result;
 use blockyard_client::types::FileInfo;
 
-use super::case::{Place, plan};
+use super::case::plan;
 use super::{SCENARIO, factor_name, file_bytes, streams_name};
 use crate::context::Context;
 use crate::fio::{Job, Shape};
 use crate::latency::Latencies;
 use crate::report::Series;
 use crate::scenarios::beside::FioLimit;
-use crate::scenarios::common::{Work, add_percentiles, record, start_meter, warn_if_disturbed};
+use crate::scenarios::common::{Place, Work, add_percentiles, record, start_meter, warn_if_disturbed};
 use crate::scenarios::{BLOCK_BYTES, MIB, transfer};
 
 pub(super) struct Mixed {

@@ -7,13 +7,12 @@ mod range;
 
 use anyhow::Result;
 
-use self::case::{Case, Limits, Place};
+use self::case::{Case, Limits};
 use self::mixed::Mixed;
 use self::range::Ranges;
-use super::common::{clients, close, memory_rows};
+use super::BLOCK_BYTES;
+use super::common::{Place, clients, close, memory_rows, on_cluster};
 use super::transfer;
-use super::{BLOCK_BYTES, runtime};
-use crate::binary;
 use crate::context::{Context, drop_page_cache};
 use crate::flags::ClusterCase;
 use crate::nodes::{self, Nodes};
@@ -35,13 +34,11 @@ struct Plan {
 }
 
 pub(crate) fn run(context: &mut Context) -> Result<()> {
-    let binary = binary::find(context.flags.blockyard.as_deref())?;
-    context.say(format_args!("measuring {}", binary.display()));
     let pool = Pool::new(POOL_BYTES);
     for replicas in context.flags.replication.clone() {
-        cold(context, &binary, &pool, replicas)?;
+        cold(context, &pool, replicas)?;
         if context.flags.hot {
-            hot::run(context, &binary, &pool, replicas)?;
+            hot::run(context, &pool, replicas)?;
         }
     }
     Ok(())
@@ -104,7 +101,7 @@ impl Plan {
     }
 }
 
-fn cold(context: &mut Context, binary: &std::path::Path, pool: &Pool, replicas: u8) -> Result<()> {
+fn cold(context: &mut Context, pool: &Pool, replicas: u8) -> Result<()> {
     let mut plan = Plan::new(context, replicas)?;
     let rounds = u64::from(context.flags.rounds()) + 1;
     // Removed files keep their slots until the last read ticket has expired, longer than a run: nothing is reused.
@@ -116,28 +113,23 @@ fn cold(context: &mut Context, binary: &std::path::Path, pool: &Pool, replicas: 
         capacity_bytes: volume_bytes,
         ..nodes::Shape::default()
     };
-    let folder = context.folder.path().join(format!("cluster-{replicas}"));
-    std::fs::create_dir_all(&folder)?;
-    let outcome = runtime()?.block_on(async {
-        let nodes = Nodes::start(binary, &folder, shape).await?;
+    on_cluster(context, shape, async |context, nodes| {
         let mut outcome = Ok(());
         for round in 0..rounds as u32 {
             context.say(format_args!(
                 "{replicas} replicas, round {round} of {}",
                 rounds - 1
             ));
-            outcome = measure_round(context, &nodes, pool, &mut plan, round).await;
+            outcome = measure_round(context, nodes, pool, &mut plan, round).await;
             if outcome.is_err() {
                 break;
             }
         }
         finish(context, &mut plan);
-        outcome.map_err(|error| nodes.explain(error))?;
+        outcome?;
         let case = format!("peak memory{}", factor_name(replicas));
-        memory_rows(context, SCENARIO, &case, &nodes, POOL_BYTES)
-    });
-    std::fs::remove_dir_all(&folder)?;
-    outcome
+        memory_rows(context, SCENARIO, &case, nodes, POOL_BYTES)
+    })
 }
 
 /// One round: every limit and every case once, the limits in between. Round 0 warms up, compares every byte and counts

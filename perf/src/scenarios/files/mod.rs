@@ -15,10 +15,8 @@ use rand::seq::SliceRandom as _;
 use self::one::Files;
 use super::beside::{FioLimit, size_name};
 use super::common::{
-    Work, add_percentiles, clients, close, memory_rows, record, start_meter, warn_if_disturbed,
+    Work, add_percentiles, clients, close, memory_rows, on_cluster, record, start_meter, warn_if_disturbed,
 };
-use super::runtime;
-use crate::binary;
 use crate::context::{Context, drop_page_cache};
 use crate::fio::{Job, Shape};
 use crate::latency::Latencies;
@@ -94,17 +92,10 @@ fn run_on(
         capacity_bytes,
         ..nodes::Shape::default()
     };
-    let binary = binary::find(context.flags.blockyard.as_deref())?;
     let pool = Pool::new(POOL_BYTES);
-    let folder = context.folder.path().join(SCENARIO);
-    std::fs::create_dir_all(&folder)?;
-    let outcome = runtime()?.block_on(async {
-        let nodes = Nodes::start(&binary, &folder, shape).await?;
-        let outcome = work(context, &nodes, &pool).await;
-        outcome.map_err(|error| nodes.explain(error))
-    });
-    std::fs::remove_dir_all(&folder)?;
-    outcome
+    on_cluster(context, shape, async |context, nodes| {
+        work(context, nodes, &pool).await
+    })
 }
 
 impl Case {
