@@ -103,6 +103,19 @@ pub enum ClusterCase {
 pub enum Command {
     /// Tell what changed between two runs beyond the noise.
     Compare(Compare),
+    /// Make one page of the rows that runs have left.
+    Report(ReportFlags),
+}
+
+/// `report`
+#[derive(Args, Debug, Clone)]
+pub struct ReportFlags {
+    /// The rows (--json) of runs on one machine; of a row that several have, the last counts.
+    #[arg(value_name = "ROWS.json", required = true)]
+    pub rows: Vec<PathBuf>,
+    /// Write the page to FILE.
+    #[arg(long, value_name = "FILE")]
+    pub html: PathBuf,
 }
 
 /// `compare`
@@ -196,6 +209,13 @@ mod tests {
         assert_eq!(chosen(&[]), ["engine", "index"]);
         assert_eq!(chosen(&["index"]), ["engine", "index"]);
         assert!(Flags::try_parse_from(["blockyard-perf"]).is_err());
+    }
+
+    #[test]
+    fn a_page_is_made_of_several_files() {
+        let flags = Flags::parse_from(["blockyard-perf", "report", "a.json", "b.json", "--html", "c.html"]);
+        assert!(matches!(flags.command, Some(Command::Report(report)) if report.rows.len() == 2));
+        assert!(Flags::try_parse_from(["blockyard-perf", "report", "a.json"]).is_err());
     }
 
     #[test]

@@ -66,8 +66,10 @@ pub fn run(flags: &Flags) -> Result<Verdict> {
         child::serve(job)?;
         return Ok(Verdict::Done);
     }
-    if let Some(flags::Command::Compare(files)) = &flags.command {
-        return compare::run(files);
+    match &flags.command {
+        Some(flags::Command::Compare(files)) => return compare::run(files),
+        Some(flags::Command::Report(files)) => return page::remake(files),
+        None => {}
     }
     cleanup::watch_signals()?;
     let chosen = scenario::choose(&flags.chosen())?;
@@ -89,7 +91,7 @@ pub fn run(flags: &Flags) -> Result<Verdict> {
         context.report.write_json(path)?;
     }
     if let Some(path) = &flags.html {
-        page::write(path, &context.report, &verdicts, &context.machine)?;
+        page::write(path, &context.report, &verdicts)?;
     }
     outcome?;
     let missed = verdicts.iter().any(|verdict| verdict.met == Some(false));

@@ -178,6 +178,24 @@ impl Report {
         self.rows.extend(series.rows());
     }
 
+    /// Takes rows over; those of the same figure that are there already go.
+    pub(crate) fn merge(&mut self, rows: Vec<Row>) {
+        for row in rows {
+            let same = |known: &Row| {
+                known.scenario == row.scenario
+                    && known.metric == row.metric
+                    && (known.case == row.case || row.scenario == MACHINE)
+            };
+            self.rows.retain(|known| !same(known));
+            self.rows.push(row);
+        }
+    }
+
+    /// The machine's row.
+    pub(crate) fn machine(&self) -> Option<&Row> {
+        self.rows.iter().find(|row| row.scenario == MACHINE)
+    }
+
     /// A remark below the table; said at once too. Repeated ones count once.
     pub(crate) fn note(&mut self, note: impl Into<String>) {
         let note = note.into();
@@ -366,6 +384,16 @@ mod tests {
         fs::write(&path, "{}").unwrap();
         assert!(read_json(&path).unwrap_err().to_string().contains("--json"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_last_of_several_runs_counts() {
+        let mut report = sample();
+        let mut again = sample().rows;
+        again[0].value = 7.0;
+        report.merge(again);
+        assert_eq!(report.rows.len(), 2);
+        assert_eq!(report.find("cluster", "upload", "throughput").unwrap().value, 7.0);
     }
 
     #[test]
