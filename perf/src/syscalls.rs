@@ -55,13 +55,18 @@ fn counters(id: u64, pid: u32) -> Result<Vec<Counter>> {
     for thread in threads {
         let name = thread?.file_name();
         let thread: i32 = name.to_string_lossy().parse()?;
-        let mut counter = Builder::new(Tracepoint::with_id(id))
+        let counter = Builder::new(Tracepoint::with_id(id))
             .observe_pid(thread)
             .any_cpu()
             .inherit(true)
             .include_kernel()
-            .build()
-            .context("the kernel lets only root count system calls")?;
+            .build();
+        let mut counter = match counter {
+            Ok(counter) => counter,
+            // It has ended since it was listed.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => continue,
+            Err(error) => return Err(error).context("the kernel refuses to count system calls (root may)"),
+        };
         counter.enable()?;
         counters.push(counter);
     }

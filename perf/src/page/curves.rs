@@ -5,16 +5,16 @@ use std::fmt::Write as _;
 use super::group::{Axis, Group};
 use super::{colour, escaped};
 
-const WIDTH: f64 = 340.0;
-const HEIGHT: f64 = 190.0;
+const WIDTH: f64 = 420.0;
+const HEIGHT: f64 = 200.0;
 const LEFT: f64 = 40.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 24.0;
 
-/// `None` where there is only one depth.
+/// `None` where there is only one depth, or a rate was kept up, which is no finding.
 pub(super) fn throughput(group: &Group) -> Option<String> {
-    if group.depths.len() < 2 {
+    if group.depths.len() < 2 || group.axis == Axis::Rate {
         return None;
     }
     // Small operations are counted, not weighed.

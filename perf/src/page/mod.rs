@@ -182,7 +182,7 @@ fn section(body: &mut String, scenario: &str, rows: &[&Row]) {
     );
     part(
         "Memory",
-        "Resident memory in MiB: of each process right after the case, or the peak of the one process that did it (for mmap \
+        "Resident memory in MiB: of each server right after the case, or the peak of the one process that did it (for mmap \
          with the pages of the file).",
         &strips::memory,
     );

@@ -6,8 +6,8 @@ use super::group::{Axis, Group};
 use super::{colour, escaped};
 use crate::report::number;
 
-const WIDTH: f64 = 340.0;
-const HEIGHT: f64 = 190.0;
+const WIDTH: f64 = 420.0;
+const HEIGHT: f64 = 200.0;
 const LEFT: f64 = 40.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 10.0;

@@ -10,6 +10,8 @@ use crate::report::number;
 /// The left end of all scales: nothing is timed more finely.
 const MS_MIN: f64 = 1e-3;
 
+/// What memory of several processes is called.
+const MEMORY: &str = "memory of ";
 /// What is timed, the most telling first.
 const LATENCIES: [&str; 3] = ["latency", "block acknowledged", "first byte"];
 
@@ -41,10 +43,10 @@ pub(super) fn cpu(group: &Group) -> Option<String> {
     bars(group, value, None)
 }
 
-/// The most memory that a process took, or what each of several holds after the case.
+/// The most memory that a process took, or what each of several servers holds after the case.
 pub(super) fn memory(group: &Group) -> Option<String> {
-    if !group.behind("memory of ").is_empty() {
-        return stacked(group, "memory of ", "");
+    if !group.behind(MEMORY).is_empty() {
+        return stacked(group, MEMORY, "");
     }
     let value = |variant: &str, depth| Some((group.find(variant, depth, "peak memory")?.value, None));
     bars(group, value, None)
@@ -52,7 +54,11 @@ pub(super) fn memory(group: &Group) -> Option<String> {
 
 /// A bar for each case, made of parts: the metrics whose names begin with `prefix`. The whole is marked with `total`'s bar.
 fn stacked(group: &Group, prefix: &str, total: &str) -> Option<String> {
-    let names = group.behind(prefix);
+    let mut names = group.behind(prefix);
+    if prefix == MEMORY {
+        // Perf itself is the client, and most of its memory is random data.
+        names.retain(|name| *name != "client");
+    }
     let cases = group.cases(|variant, depth| {
         let part = |name: &&str| group.find(variant, depth, &format!("{prefix}{name}"));
         let parts: Vec<f64> = names
