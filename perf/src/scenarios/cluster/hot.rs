@@ -1,6 +1,6 @@
 //! Downloads from the dataservers' read caches, beside iperf3.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use blockyard_client::types::FileInfo;
 
 use super::case::plan;
@@ -36,11 +36,19 @@ pub(super) fn run(context: &mut Context, pool: &Pool, replicas: u8) -> Result<()
         .sum();
     let volume_bytes = bytes * 21 / 20 + (1 << 30);
     context.check_space(u64::from(replicas) * volume_bytes)?;
+    let cache_bytes = bytes * 9 / 8 + (64 << 20);
+    let (needed_bytes, memory_bytes) = (u64::from(replicas) * cache_bytes, context.machine.memory_bytes);
+    ensure!(
+        needed_bytes <= memory_bytes / 4 * 3,
+        "hot reads need {} MiB of read caches, too much beside {} MiB of memory: pass a smaller --size or fewer --streams",
+        needed_bytes >> 20,
+        memory_bytes >> 20
+    );
     let shape = nodes::Shape {
         dataservers: usize::from(replicas),
         replication: replicas,
         capacity_bytes: volume_bytes,
-        read_cache_bytes: bytes * 9 / 8 + (64 << 20),
+        read_cache_bytes: cache_bytes,
         ..nodes::Shape::default()
     };
     let factor = factor_name(replicas);
