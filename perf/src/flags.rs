@@ -62,7 +62,7 @@ pub struct Flags {
     /// The tmpfs in which `scaling` keeps its volumes.
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     pub memory_dir: PathBuf,
-    /// Give every stream a client of its own instead of sharing one.
+    /// Give every stream of `cluster` and worker of `files` a client of its own instead of sharing one.
     #[arg(long)]
     pub client_per_stream: bool,
     /// A smoke run of less than a minute: little data and one round. Its figures say little.

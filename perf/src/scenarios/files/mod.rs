@@ -61,11 +61,16 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
         context,
         round_bytes * u64::from(rounds + 1),
         async |context, nodes, pool| {
-            let clients = clients(nodes, 1).await?;
+            let count = if context.flags.client_per_stream {
+                context.flags.workers
+            } else {
+                1
+            };
+            let clients = clients(nodes, count).await?;
             for round in 0..=rounds {
                 context.say(format_args!("round {round} of {rounds}"));
                 for case in &mut cases {
-                    case.measure(context, nodes, &clients[0], pool, round).await?;
+                    case.measure(context, nodes, &clients, pool, round).await?;
                 }
             }
             close(clients).await;
@@ -129,24 +134,24 @@ impl Case {
         &mut self,
         context: &mut Context,
         nodes: &Nodes,
-        client: &Client,
+        clients: &[Client],
         pool: &Pool,
         round: u32,
     ) -> Result<()> {
         let (counts, count) = (round > 0, self.files);
         let workers = context.flags.workers;
         let files = Files {
-            client,
+            client: &clients[0],
             pool,
             folder: &format!("/files-{round}-{}", self.length_bytes),
             length_bytes: self.length_bytes,
         };
-        client.mkdir(files.folder, true).await?;
+        clients[0].mkdir(files.folder, true).await?;
         let work = Work::of("file", count, count * self.length_bytes);
 
         self.write_limit.measure(counts)?;
         let meter = start_meter(context, nodes, counts)?;
-        let (mut created, latencies) = create(files, count, workers).await?;
+        let (mut created, latencies) = create(files, clients, count, workers).await?;
         let used = meter.stop()?;
         record(&mut self.creates, context, &used, work, counts);
         if counts {
@@ -163,7 +168,7 @@ impl Case {
         self.read_limit.measure(counts)?;
         drop_page_cache();
         let meter = start_meter(context, nodes, counts)?;
-        let latencies = read(files, &created, workers).await?;
+        let latencies = read(files, clients, &created, workers).await?;
         let used = meter.stop()?;
         record(&mut self.reads, context, &used, work, counts);
         if counts {
@@ -190,9 +195,15 @@ impl Case {
     }
 }
 
-async fn create(files: Files<'_>, count: u64, workers: u32) -> Result<(Vec<FileInfo>, Latencies)> {
+async fn create(
+    files: Files<'_>,
+    clients: &[Client],
+    count: u64,
+    workers: u32,
+) -> Result<(Vec<FileInfo>, Latencies)> {
     let next = AtomicU64::new(0);
-    let workers = (0..workers).map(|_| async {
+    let next = &next;
+    let workers = workers_of(files, clients, workers).map(|files| async move {
         let (mut created, mut latencies) = (Vec::new(), Latencies::default());
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -212,9 +223,10 @@ async fn create(files: Files<'_>, count: u64, workers: u32) -> Result<(Vec<FileI
     Ok(all)
 }
 
-async fn read(files: Files<'_>, created: &[FileInfo], workers: u32) -> Result<Latencies> {
+async fn read(files: Files<'_>, clients: &[Client], created: &[FileInfo], workers: u32) -> Result<Latencies> {
     let next = AtomicU64::new(0);
-    let workers = (0..workers).map(|_| async {
+    let next = &next;
+    let workers = workers_of(files, clients, workers).map(|files| async move {
         let mut latencies = Latencies::default();
         while let Some(file) = created.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
             let started = Instant::now();
@@ -228,4 +240,10 @@ async fn read(files: Files<'_>, created: &[FileInfo], workers: u32) -> Result<La
         all.merge(&latencies);
     }
     Ok(all)
+}
+
+/// The files as each worker sees them: through the next of the clients.
+fn workers_of<'a>(files: Files<'a>, clients: &'a [Client], workers: u32) -> impl Iterator<Item = Files<'a>> {
+    let clients = clients.iter().cycle().take(workers as usize);
+    clients.map(move |client| Files { client, ..files })
 }
