@@ -96,6 +96,8 @@ pub enum ClusterCase {
     Range,
     /// As many streams upload as download, at the same time.
     Mixed,
+    /// Uploads to slots that were written before, in a cluster of their own.
+    Recycled,
 }
 
 /// What perf does beside measuring.

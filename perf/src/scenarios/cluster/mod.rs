@@ -4,6 +4,7 @@ mod case;
 mod hot;
 mod mixed;
 mod range;
+mod recycled;
 
 use anyhow::Result;
 
@@ -37,6 +38,9 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     let pool = Pool::new(POOL_BYTES);
     for replicas in context.flags.replication.clone() {
         cold(context, &pool, replicas)?;
+        if context.flags.cases.contains(&ClusterCase::Recycled) {
+            recycled::run(context, &pool, replicas)?;
+        }
         if context.flags.hot {
             hot::run(context, &pool, replicas)?;
         }
