@@ -55,11 +55,53 @@ const fn bar(scenario: &'static str, case: &'static str, metric: &'static str, r
 use Rule::{RatioAtLeast, ValueAtLeast, ValueAtMost};
 
 const BARS: &[Bar] = &[
-    bar("cluster", "upload, 4 streams", "throughput", RatioAtLeast(0.6)),
-    bar("cluster", "upload, 4 streams", "cpu", ValueAtMost(1.8)),
+    bar("cluster", "upload, 4 streams", "throughput", RatioAtLeast(0.85)),
+    bar("cluster", "upload, 4 streams", "cpu", ValueAtMost(1.4)),
     bar("cluster", "upload, 4 streams", "disk flushes", RatioAtLeast(1.0)),
-    bar("cluster", "download, 4 streams", "throughput", RatioAtLeast(0.7)),
-    bar("cluster", "download, 4 streams", "cpu", ValueAtMost(1.0)),
+    bar("cluster", "upload, 1 stream", "throughput", RatioAtLeast(0.7)),
+    bar("cluster", "download, 4 streams", "throughput", RatioAtLeast(0.9)),
+    bar("cluster", "download, 4 streams", "cpu", ValueAtMost(0.75)),
+    bar(
+        "cluster",
+        "hot download, 4 streams",
+        "throughput",
+        RatioAtLeast(0.9),
+    ),
+    bar("growth", "upload, 1 to 64 streams", "± of cpu", ValueAtMost(0.05)),
+    bar(
+        "growth",
+        "download, 1 to 64 streams",
+        "± of cpu",
+        ValueAtMost(0.05),
+    ),
+    bar(
+        "growth",
+        "upload, least to most stored",
+        "± of cpu",
+        ValueAtMost(0.05),
+    ),
+    bar(
+        "growth",
+        "download, least to most stored",
+        "± of cpu",
+        ValueAtMost(0.05),
+    ),
+    bar(
+        "growth",
+        "upload, least to most stored",
+        "± of memory of dataserver 1",
+        ValueAtMost(0.05),
+    ),
+    bar("scaling", "upload, 2 volumes", "throughput", RatioAtLeast(0.85)),
+    bar("scaling", "upload, 4 volumes", "throughput", RatioAtLeast(0.85)),
+    bar("scaling", "upload, 8 volumes", "throughput", RatioAtLeast(0.85)),
+    bar("scaling", "download, 2 volumes", "throughput", RatioAtLeast(0.85)),
+    bar("scaling", "download, 4 volumes", "throughput", RatioAtLeast(0.85)),
+    bar("scaling", "download, 8 volumes", "throughput", RatioAtLeast(0.85)),
+    bar("files", "create 64 KiB, 16 workers", "rate", ValueAtLeast(5000.0)),
+    bar("files", "read 64 KiB, 16 workers", "rate", ValueAtLeast(20_000.0)),
+    bar("files", "create 4 KiB, 16 workers", "rate", ValueAtLeast(8000.0)),
+    bar("files", "read 4 KiB, 16 workers", "rate", ValueAtLeast(25_000.0)),
     bar(
         "engine",
         "put 4 MiB, depth 4, zero-filled",
@@ -247,8 +289,8 @@ mod tests {
     #[test]
     fn bars_are_met_missed_or_unknown() {
         let met = |judged: Vec<Judged>| judged.iter().map(|judged| judged.met).collect::<Vec<_>>();
-        assert_eq!(met(judged(60.0, Some(100.0), 1.8)), [Some(true), Some(true)]);
-        assert_eq!(met(judged(59.0, Some(100.0), 1.9)), [Some(false), Some(false)]);
+        assert_eq!(met(judged(85.0, Some(100.0), 1.4)), [Some(true), Some(true)]);
+        assert_eq!(met(judged(84.0, Some(100.0), 1.5)), [Some(false), Some(false)]);
         assert_eq!(met(judged(59.0, None, 1.0)), [None, Some(true)]);
         let text = summary(&judged(59.0, Some(100.0), 1.0));
         assert!(text.contains("BELOW") && text.contains("pass") && text.contains("0.59"));

@@ -86,6 +86,14 @@ impl Process {
         }
     }
 
+    /// Ends it without a chance to say goodbye, and waits until it is gone.
+    pub(crate) fn kill(self) -> Result<()> {
+        let mut child = self.lock();
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Child> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }

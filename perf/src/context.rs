@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 use crate::cleanup::WorkFolder;
 use crate::disk::{self, Disk};
 use crate::flags::Flags;
-use crate::machine::Machine;
-use crate::report::{Report, Row};
+use crate::machine::{self, Machine};
+use crate::report::{self, Report, Row};
 
 /// With it a missing tool is an error.
 const REQUIRE_ALL: &str = "BLOCKYARD_REQUIRE_ALL";
@@ -42,16 +42,12 @@ impl Context {
             report.note("this is a debug build; figures mean something only with cargo run --release");
         }
         report.push(Row {
-            scenario: "machine".into(),
+            scenario: report::MACHINE.into(),
             case: format!("{machine}, disk {disk_name}"),
             metric: "cores".into(),
-            unit: "".into(),
             value: f64::from(machine.cores),
-            limit: None,
-            ratio: None,
-            low: None,
-            high: None,
-            rounds: None,
+            commit: Some(machine::commit()),
+            ..Row::default()
         });
         Ok(Self {
             flags: flags.clone(),

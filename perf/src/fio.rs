@@ -25,6 +25,11 @@ pub(crate) enum Job {
     RandWrite,
     /// Random reads.
     RandRead,
+    /// Sequential, reads among writes.
+    Mixed {
+        /// Of a hundred operations.
+        reads_percent: u32,
+    },
 }
 
 impl Job {
@@ -34,6 +39,7 @@ impl Job {
             Self::Read => ("read.fio", include_str!("../jobs/read.fio")),
             Self::RandWrite => ("randwrite.fio", include_str!("../jobs/randwrite.fio")),
             Self::RandRead => ("randread.fio", include_str!("../jobs/randread.fio")),
+            Self::Mixed { .. } => ("mixed.fio", include_str!("../jobs/mixed.fio")),
         }
     }
 }
@@ -72,16 +78,32 @@ pub(crate) fn has_huge_pages(shape: Shape) -> bool {
 /// Runs a job on a file that fio keeps in `folder`; the file is laid out before the measuring starts.
 pub(crate) fn run(folder: &Path, job: Job, shape: Shape) -> Result<Figures> {
     let (name, text) = job.file();
-    run_text(folder, name, text, shape)
+    let reads = match job {
+        Job::Mixed { reads_percent } => Some(("READS", reads_percent.to_string())),
+        _ => None,
+    };
+    run_text(folder, name, text, shape, reads)
 }
 
 /// As [`run`], with all that the engine has too: huge pages, registered buffers and files.
 pub(crate) fn run_huge(folder: &Path, job: Job, shape: Shape) -> Result<Figures> {
     let (name, text) = job.file();
-    run_text(folder, name, &text.replace("iomem=mmap", HUGE_BUFFERS), shape)
+    run_text(
+        folder,
+        name,
+        &text.replace("iomem=mmap", HUGE_BUFFERS),
+        shape,
+        None,
+    )
 }
 
-fn run_text(folder: &Path, name: &str, text: &str, shape: Shape) -> Result<Figures> {
+fn run_text(
+    folder: &Path,
+    name: &str,
+    text: &str,
+    shape: Shape,
+    variables: Option<(&str, String)>,
+) -> Result<Figures> {
     let file = folder.join(name);
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     let mut command = Command::new("fio");
@@ -93,6 +115,7 @@ fn run_text(folder: &Path, name: &str, text: &str, shape: Shape) -> Result<Figur
         .env("SIZE", shape.size_bytes.to_string())
         .env("BLOCK", shape.block_bytes.to_string())
         .env("DEPTH", shape.depth.to_string())
+        .envs(variables)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let process = Process::spawn("fio", &mut command)?;
@@ -147,23 +170,22 @@ fn parse(output: &str) -> Result<Figures> {
     if job.error != 0 {
         bail!("fio reports error {}", job.error);
     }
-    let side = if job.write.io_bytes > 0 {
-        &job.write
-    } else {
-        &job.read
-    };
-    if side.io_bytes == 0 || side.bw_bytes <= 0.0 {
+    let (read, write) = (&job.read, &job.write);
+    let (io_bytes, bw_bytes) = (read.io_bytes + write.io_bytes, read.bw_bytes + write.bw_bytes);
+    if io_bytes == 0 || bw_bytes <= 0.0 {
         bail!("fio moved nothing");
     }
+    // Of a mixed job the latencies are those of the writes.
+    let side = if write.io_bytes > 0 { write } else { read };
     let cpu_s = (job.usr_cpu + job.sys_cpu) / 100.0 * job.job_runtime / 1000.0;
     let percentile_ms = |name: &str| {
         let all = side.clat_ns.percentile.as_ref();
         all.and_then(|all| all.get(name)).copied().unwrap_or(0.0) / 1e6
     };
     Ok(Figures {
-        mib_per_s: side.bw_bytes / f64::from(1 << 20),
-        operations_per_s: side.iops,
-        cpu_s_per_gib: cpu_s / (side.io_bytes as f64 / f64::from(1 << 30)),
+        mib_per_s: bw_bytes / f64::from(1 << 20),
+        operations_per_s: read.iops + write.iops,
+        cpu_s_per_gib: cpu_s / (io_bytes as f64 / f64::from(1 << 30)),
         p50_ms: percentile_ms("50.000000"),
         p99_ms: percentile_ms("99.000000"),
     })
@@ -200,6 +222,22 @@ mod tests {
     }
 
     #[test]
+    fn a_mixed_job_is_the_sum_of_its_sides() {
+        let mut json: serde_json::Value =
+            serde_json::from_str(include_str!("fixtures/fio-write.json")).unwrap();
+        let job = &mut json["jobs"][0];
+        let alone = job["write"].clone();
+        job["read"] = alone;
+        let (both, alone) = (
+            parse(&json.to_string()).unwrap(),
+            parse(include_str!("fixtures/fio-write.json")).unwrap(),
+        );
+        near(both.mib_per_s, 2.0 * alone.mib_per_s);
+        near(both.operations_per_s, 2.0 * alone.operations_per_s);
+        near(both.cpu_s_per_gib, alone.cpu_s_per_gib / 2.0);
+    }
+
+    #[test]
     fn failures_are_told() {
         let good = include_str!("fixtures/fio-write.json");
         assert!(parse("fio: no such file").is_err());
@@ -216,7 +254,13 @@ mod tests {
 
     #[test]
     fn jobs_take_their_shape_from_outside_and_bypass_the_page_cache() {
-        for job in [Job::Write, Job::Read, Job::RandWrite, Job::RandRead] {
+        for job in [
+            Job::Write,
+            Job::Read,
+            Job::RandWrite,
+            Job::RandRead,
+            Job::Mixed { reads_percent: 50 },
+        ] {
             let (name, text) = job.file();
             for needed in [
                 "bs=${BLOCK}",

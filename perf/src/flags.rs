@@ -2,14 +2,18 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::scenario;
 
 /// Throughput, CPU, flushes and latency of Blockyard beside this machine's limits.
 #[derive(Parser, Debug, Clone)]
 #[command(name = "blockyard-perf", version, max_term_width = 100, after_help = scenario::help())]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Flags {
+    #[command(subcommand)]
+    #[allow(missing_docs)]
+    pub command: Option<Command>,
     /// What to measure, in this order.
     #[arg(required_unless_present = "child", value_name = "SCENARIO")]
     pub scenarios: Vec<String>,
@@ -32,7 +36,33 @@ pub struct Flags {
     #[arg(long, value_name = "LIST", default_value = "4,1", value_delimiter = ',')]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=256))]
     pub streams: Vec<u32>,
-    /// Give every stream a client of its own instead of sharing one.
+    /// What `cluster` measures beside uploads, which each round begins with.
+    #[arg(long, value_name = "LIST", default_value = "download", value_delimiter = ',')]
+    pub cases: Vec<ClusterCase>,
+    /// Copies of each block in `cluster`, on as many dataservers; a cluster for each.
+    #[arg(long, value_name = "LIST", default_value = "2", value_delimiter = ',')]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub replication: Vec<u8>,
+    /// In `cluster`, also read from the dataservers' read caches; needs twice --size for each number of streams in memory.
+    #[arg(long)]
+    pub hot: bool,
+    /// Lengths of the files of `files`.
+    #[arg(long, value_name = "LIST", default_value = "64KiB,4KiB", value_delimiter = ',', value_parser = file_size)]
+    pub file_sizes: Vec<u64>,
+    /// Workers of `files`, each of which waits for its own answer; the bars are for 16.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub workers: u32,
+    /// In `files`, begin so many operations a second, and take their latency from when each was due; a case for each.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate: Vec<u32>,
+    /// What lies stored while `growth` measures, a case for each.
+    #[arg(long, value_name = "LIST", default_value = "1GiB,4GiB,16GiB", value_delimiter = ',', value_parser = size)]
+    pub stored: Vec<u64>,
+    /// The tmpfs in which `scaling` keeps its volumes.
+    #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
+    pub memory_dir: PathBuf,
+    /// Give every stream of `cluster` and worker of `files` a client of its own instead of sharing one.
     #[arg(long)]
     pub client_per_stream: bool,
     /// A smoke run of less than a minute: little data and one round. Its figures say little.
@@ -53,6 +83,58 @@ pub struct Flags {
     /// For perf's own use: do one job in this process and print its figures.
     #[arg(long, hide = true, value_name = "JOB", exclusive = true)]
     pub child: Option<String>,
+}
+
+/// A kind of work for a cluster.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClusterCase {
+    /// Nothing else than uploads.
+    Upload,
+    /// Whole files, cold.
+    Download,
+    /// 64 KiB at random places of 4 MiB blocks, cold.
+    Range,
+    /// As many streams upload as download, at the same time.
+    Mixed,
+    /// Uploads to slots that were written before, in a cluster of their own.
+    Recycled,
+}
+
+/// What perf does beside measuring.
+#[derive(Subcommand, Debug, Clone)]
+pub enum Command {
+    /// Tell what changed between two runs beyond the noise.
+    Compare(Compare),
+    /// Make one page of the rows that runs have left.
+    Report(ReportFlags),
+}
+
+/// `report`
+#[derive(Args, Debug, Clone)]
+pub struct ReportFlags {
+    /// The rows (--json) of runs on one machine; of a row that several have, the last counts.
+    #[arg(value_name = "ROWS.json", required = true)]
+    pub rows: Vec<PathBuf>,
+    /// Write the page to FILE.
+    #[arg(long, value_name = "FILE")]
+    pub html: PathBuf,
+}
+
+/// `compare`
+#[derive(Args, Debug, Clone)]
+pub struct Compare {
+    /// The rows (--json) of the run before.
+    #[arg(value_name = "A.json")]
+    pub before: PathBuf,
+    /// The rows of the run after.
+    #[arg(value_name = "B.json")]
+    pub after: PathBuf,
+    /// Show every row that both have, not only what changed.
+    #[arg(long)]
+    pub all: bool,
+    /// Exit with 3 when something got worse beyond the noise.
+    #[arg(long)]
+    pub strict: bool,
 }
 
 impl Flags {
@@ -80,11 +162,21 @@ impl Flags {
     }
 }
 
+fn bytes(text: &str) -> Result<u64, String> {
+    text.parse::<bytesize::ByteSize>()
+        .map(|bytes| bytes.as_u64())
+        .map_err(|_| format!("'{text}' is no size; write 64KiB or 2GiB"))
+}
+
+fn file_size(text: &str) -> Result<u64, String> {
+    match bytes(text)? {
+        0 => Err("an empty file has no data to measure; see the scenario meta".into()),
+        bytes => Ok(bytes),
+    }
+}
+
 fn size(text: &str) -> Result<u64, String> {
-    let bytes = text
-        .parse::<bytesize::ByteSize>()
-        .map_err(|_| format!("'{text}' is no size; write 512MiB or 2GiB"))?
-        .as_u64();
+    let bytes = bytes(text)?;
     if bytes < 4 << 20 {
         return Err("less than a block (4 MiB) measures nothing".into());
     }
@@ -119,6 +211,24 @@ mod tests {
         assert_eq!(chosen(&[]), ["engine", "index"]);
         assert_eq!(chosen(&["index"]), ["engine", "index"]);
         assert!(Flags::try_parse_from(["blockyard-perf"]).is_err());
+    }
+
+    #[test]
+    fn a_page_is_made_of_several_files() {
+        let flags = Flags::parse_from(["blockyard-perf", "report", "a.json", "b.json", "--html", "c.html"]);
+        assert!(matches!(flags.command, Some(Command::Report(report)) if report.rows.len() == 2));
+        assert!(Flags::try_parse_from(["blockyard-perf", "report", "a.json"]).is_err());
+    }
+
+    #[test]
+    fn comparing_is_a_command_of_its_own() {
+        let flags = Flags::parse_from(["blockyard-perf", "compare", "a.json", "b.json", "--strict"]);
+        let Some(Command::Compare(compare)) = flags.command else {
+            panic!("compare was taken for a scenario")
+        };
+        assert!(compare.strict && !compare.all && compare.after.ends_with("b.json"));
+        assert!(Flags::try_parse_from(["blockyard-perf", "compare", "a.json"]).is_err());
+        assert!(Flags::parse_from(["blockyard-perf", "cluster"]).command.is_none());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde::Deserialize;
 
 use crate::cleanup::Process;
@@ -17,8 +17,50 @@ pub(crate) struct Figures {
     pub cpu_s_per_gib: f64,
 }
 
-/// One stream over loopback for so many seconds.
-pub(crate) fn run(seconds: u32) -> Result<Figures> {
+/// How it sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Options {
+    pub seconds: u32,
+    /// Pairs of sender and receiver at the same time, each of processes of its own: iperf3 before 3.16 has one thread for
+    /// all its streams.
+    pub pairs: u32,
+    /// Bytes of each write; `None`: iperf3's own choice (128 KiB).
+    pub write_bytes: Option<u32>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            seconds: 2,
+            pairs: 1,
+            write_bytes: None,
+        }
+    }
+}
+
+/// TCP over loopback: the sum of all pairs.
+pub(crate) fn run(options: Options) -> Result<Figures> {
+    let all: Vec<Figures> = std::thread::scope(|scope| {
+        let pairs: Vec<_> = (0..options.pairs.max(1))
+            .map(|_| scope.spawn(|| pair(options)))
+            .collect();
+        let figures = |pair: std::thread::ScopedJoinHandle<'_, Result<Figures>>| {
+            pair.join()
+                .unwrap_or_else(|_| Err(anyhow!("a thread for iperf3 panicked")))
+        };
+        pairs.into_iter().map(figures).collect::<Result<_>>()
+    })?;
+    let mib_per_s = all.iter().map(|figures| figures.mib_per_s).sum();
+    let weighted = all
+        .iter()
+        .map(|figures| figures.cpu_s_per_gib * figures.mib_per_s);
+    Ok(Figures {
+        mib_per_s,
+        cpu_s_per_gib: weighted.sum::<f64>() / mib_per_s,
+    })
+}
+
+fn pair(options: Options) -> Result<Figures> {
     let port = crate::nodes::free_ports(1)?[0].to_string();
     let mut server = Command::new("iperf3");
     server
@@ -39,8 +81,9 @@ pub(crate) fn run(seconds: u32) -> Result<Figures> {
                 &port,
                 "--json",
                 "--time",
-                &seconds.to_string(),
+                &options.seconds.to_string(),
             ])
+            .args(options.write_bytes.map(|bytes| format!("--length={bytes}")))
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         let client = Process::spawn("iperf3 client", &mut client)?;

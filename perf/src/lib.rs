@@ -10,6 +10,7 @@ mod bars;
 mod binary;
 mod child;
 mod cleanup;
+mod compare;
 mod content;
 mod context;
 mod disk;
@@ -26,6 +27,7 @@ mod report;
 mod scenario;
 mod scenarios;
 mod stats;
+mod syscalls;
 mod volume;
 mod workload;
 
@@ -40,7 +42,7 @@ pub use crate::flags::Flags;
 pub enum Verdict {
     /// Every bar that could be measured is met, or nobody asked.
     Done,
-    /// `--strict`, and a bar is missed.
+    /// `--strict`, and a bar is missed, or something got worse.
     Below,
 }
 
@@ -64,6 +66,11 @@ pub fn run(flags: &Flags) -> Result<Verdict> {
         child::serve(job)?;
         return Ok(Verdict::Done);
     }
+    match &flags.command {
+        Some(flags::Command::Compare(files)) => return compare::run(files),
+        Some(flags::Command::Report(files)) => return page::remake(files),
+        None => {}
+    }
     cleanup::watch_signals()?;
     let chosen = scenario::choose(&flags.chosen())?;
     let mut context = context::Context::new(flags)?;
@@ -84,7 +91,7 @@ pub fn run(flags: &Flags) -> Result<Verdict> {
         context.report.write_json(path)?;
     }
     if let Some(path) = &flags.html {
-        page::write(path, &context.report, &verdicts, &context.machine)?;
+        page::write(path, &context.report, &verdicts)?;
     }
     outcome?;
     let missed = verdicts.iter().any(|verdict| verdict.met == Some(false));

@@ -1,6 +1,7 @@
 //! The machine a run was made on.
 
 use std::fs;
+use std::process::Command;
 
 /// What a reader of the figures should know of it.
 #[derive(Clone, Debug)]
@@ -31,6 +32,24 @@ impl std::fmt::Display for Machine {
             "{} cores ({}), {gib:.0} GiB of memory, Linux {}",
             self.cores, self.cpu, self.kernel
         )
+    }
+}
+
+/// The commit of the tree that this program was built from, where there is one.
+pub(crate) fn commit() -> String {
+    let git = Command::new("git")
+        .args([
+            "-C",
+            env!("CARGO_MANIFEST_DIR"),
+            "describe",
+            "--always",
+            "--dirty",
+            "--abbrev=12",
+        ])
+        .output();
+    match git {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        _ => "unknown".to_owned(),
     }
 }
 

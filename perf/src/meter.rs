@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::disk::{Counters, Disk};
 use crate::process;
+use crate::syscalls::Syscalls;
 
 /// A running measurement.
 pub(crate) struct Meter {
@@ -13,6 +14,7 @@ pub(crate) struct Meter {
     disk: Option<(Disk, Counters)>,
     busy_s: Option<f64>,
     own_s: f64,
+    syscalls: Option<Syscalls>,
     started: Instant,
 }
 
@@ -26,6 +28,10 @@ pub(crate) struct Used {
     pub other_s: Option<f64>,
     /// The disk's work, by everybody.
     pub disk: Option<Counters>,
+    /// Resident memory at the end, by process, `client` first.
+    pub rss_bytes: Vec<(String, u64)>,
+    /// System calls by process, `client` first, where they were counted.
+    pub syscalls: Option<Vec<(String, u64)>>,
 }
 
 impl Meter {
@@ -37,12 +43,31 @@ impl Meter {
             disk: disk.and_then(|disk| Some((disk.clone(), disk.counters()?))),
             busy_s: process::machine_busy_s(),
             own_s: process::own_cpu_s(),
+            syscalls: None,
             started: Instant::now(),
         })
     }
 
+    /// Counts system calls too, and starts time and CPU anew.
+    ///
+    /// # Errors
+    /// Where this user may not; the meter goes on without.
+    pub(crate) fn count_syscalls(&mut self) -> Result<()> {
+        let mut processes = vec![("client".to_owned(), std::process::id())];
+        processes.extend(self.servers.iter().map(|(name, pid, _)| (name.clone(), *pid)));
+        self.syscalls = Some(Syscalls::start(&processes)?);
+        self.own_s = process::own_cpu_s();
+        self.started = Instant::now();
+        Ok(())
+    }
+
     pub(crate) fn stop(self) -> Result<Used> {
         let wall_s = self.started.elapsed().as_secs_f64();
+        let syscalls = self.syscalls.map(Syscalls::stop).transpose()?;
+        let mut rss_bytes = vec![("client".to_owned(), process::rss_bytes(std::process::id())?)];
+        for (name, pid, _) in &self.servers {
+            rss_bytes.push((name.clone(), process::rss_bytes(*pid)?));
+        }
         let mut cpu_s = vec![("client".to_owned(), process::own_cpu_s() - self.own_s)];
         for (name, pid, before) in self.servers {
             cpu_s.push((name, process::cpu_s(pid)? - before));
@@ -67,6 +92,8 @@ impl Meter {
             cpu_s,
             other_s: busy_s.map(|busy| (busy - ours).max(0.0)),
             disk,
+            rss_bytes,
+            syscalls,
         })
     }
 }
@@ -97,7 +124,8 @@ mod tests {
         // The same process counted by the other way too, in ticks.
         assert!(used.cpu_s[1].1 >= 0.05);
         assert!(used.all_cpu_s() >= 0.15);
-        assert!(used.wall_s > 0.0 && used.disk.is_none());
+        assert!(used.wall_s > 0.0 && used.disk.is_none() && used.syscalls.is_none());
+        assert!(used.rss_bytes.iter().all(|(_, bytes)| *bytes > 1 << 16));
     }
 
     #[test]

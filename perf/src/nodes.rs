@@ -16,12 +16,16 @@ use crate::cleanup::Process;
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What to start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Shape {
     pub dataservers: usize,
     pub replication: u8,
     /// Bytes that each dataserver's volume may fill.
     pub capacity_bytes: u64,
+    /// Of each volume's read cache; none, and all reads come from the disk.
+    pub read_cache_bytes: u64,
+    /// Volumes beyond the first of each dataserver.
+    pub more_volumes: usize,
 }
 
 /// A running cluster; dropped, its processes stop.
@@ -30,6 +34,8 @@ pub(crate) struct Nodes {
     processes: Vec<Process>,
     folder: PathBuf,
     address: String,
+    web: String,
+    first_data_address: String,
     secret: ClusterSecret,
     volumes: usize,
 }
@@ -42,15 +48,22 @@ impl Nodes {
         let secret = ClusterSecret::generate();
         let secret_file = folder.join("cluster.secret");
         secret.save_new(&secret_file)?;
-        let ports = free_ports(2 + shape.dataservers)?;
+        let each = 1 + shape.more_volumes;
+        // A dataserver's volumes listen on ports one above the other.
+        let ports = free_ports(2)?;
+        let data_ports = (0..shape.dataservers)
+            .map(|_| free_port_run(each))
+            .collect::<Result<Vec<_>>>()?;
         let local = |port: u16| format!("127.0.0.1:{port}");
         let address = local(ports[0]);
         let mut nodes = Self {
             processes: Vec::new(),
             folder: folder.to_owned(),
             address: address.clone(),
+            web: local(ports[1]),
+            first_data_address: data_ports.first().map(|port| local(*port)).unwrap_or_default(),
             secret,
-            volumes: shape.dataservers,
+            volumes: shape.dataservers * each,
         };
         let role = |name: &str| {
             let mut command = Command::new(binary);
@@ -63,16 +76,20 @@ impl Nodes {
                 .env_remove("BLOCKYARD_CLUSTER_SECRET");
             command
         };
-        for (index, port) in ports[2..].iter().enumerate() {
+        for (index, port) in data_ports.iter().enumerate() {
             let name = format!("dataserver {}", index + 1);
             let mut command = role("dataserver");
-            command
-                .arg("--volume")
-                .arg(folder.join(format!("volume-{}", index + 1)));
+            for volume in 0..each {
+                let number = index * each + volume + 1;
+                command
+                    .arg("--volume")
+                    .arg(folder.join(format!("volume-{number}")));
+            }
             command.args(["--capacity", &shape.capacity_bytes.to_string()]);
             command.args(["--listen", &local(*port), "--nameserver", &address]);
             // What is done in idle moments would mix with the limits that are measured in them.
-            command.args(["--no-zero-fill", "--scrub-rate", "0", "--read-cache", "0"]);
+            command.args(["--no-zero-fill", "--scrub-rate", "0"]);
+            command.args(["--read-cache", &shape.read_cache_bytes.to_string()]);
             command.args(["--zone", &format!("zone-{}", index + 1)]);
             nodes.spawn(&name, &mut command)?;
         }
@@ -89,6 +106,21 @@ impl Nodes {
     pub(crate) async fn client(&self) -> Result<Client> {
         let options = Options::new(vec![self.address.clone()], self.secret.clone());
         Ok(Client::connect(options).await?)
+    }
+
+    /// `HOST:PORT` of the page.
+    pub(crate) fn web(&self) -> &str {
+        &self.web
+    }
+
+    /// Where the first volume of the first dataserver listens.
+    pub(crate) fn first_data_address(&self) -> &str {
+        &self.first_data_address
+    }
+
+    /// Ends the first dataserver as a power cut would, and forgets it.
+    pub(crate) fn kill_dataserver(&mut self) -> Result<()> {
+        self.processes.remove(0).kill()
     }
 
     /// Name and process id of each server.
@@ -192,6 +224,18 @@ pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
         .collect()
 }
 
+/// The first of so many neighbouring ports on loopback that were free a moment ago.
+fn free_port_run(count: usize) -> Result<u16> {
+    for _ in 0..100 {
+        let first = free_ports(1)?[0];
+        let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if (1..count as u16).all(|more| first.checked_add(more).is_some_and(free)) {
+            return Ok(first);
+        }
+    }
+    bail!("no {count} neighbouring ports are free on loopback")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,6 +248,16 @@ mod tests {
         assert_eq!(ports.len(), 20);
     }
 
+    #[test]
+    fn a_run_of_ports_is_free() {
+        let first = free_port_run(4).unwrap();
+        let held: Vec<_> = (first..first + 4)
+            .map(|port| TcpListener::bind(("127.0.0.1", port)))
+            .collect();
+        // Another test may have taken one meanwhile; not all of them.
+        assert!(held.iter().any(Result::is_ok));
+    }
+
     #[tokio::test]
     async fn a_server_that_ends_is_told_with_its_log() {
         let folder = tempfile::tempdir().unwrap();
@@ -213,6 +267,7 @@ mod tests {
             dataservers: 1,
             replication: 1,
             capacity_bytes: 1 << 30,
+            ..Shape::default()
         };
         let error = Nodes::start(binary, folder.path(), shape)
             .await

@@ -6,12 +6,15 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{Cell, CellAlignment, Table};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::stats::Samples;
 
+/// The scenario of the rows that describe the machine.
+pub(crate) const MACHINE: &str = "machine";
+
 /// One figure.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub scenario: String,
     pub case: String,
@@ -34,6 +37,9 @@ pub(crate) struct Row {
     /// How many rounds there were.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rounds: Option<usize>,
+    /// Of the machine's row: the commit that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
 }
 
 impl Row {
@@ -41,6 +47,8 @@ impl Row {
     fn is_detail(&self) -> bool {
         let metric = self.metric.as_str();
         let detail = metric.starts_with("cpu of ")
+            || metric.starts_with("memory of ")
+            || (metric.starts_with("system calls ") && metric.contains(" of "))
             || metric.starts_with("flushes by ")
             || metric.ends_with("p99.9")
             || metric.ends_with("max")
@@ -74,6 +82,12 @@ impl Series {
         }
     }
 
+    /// The same with `suffix` behind the case's name.
+    pub(crate) fn renamed(mut self, suffix: &str) -> Self {
+        self.case.push_str(suffix);
+        self
+    }
+
     /// Adds what `metric` was in one more round.
     pub(crate) fn add(&mut self, metric: &str, unit: &'static str, value: f64) {
         let known = self.metrics.iter().position(|known| known.name == metric);
@@ -96,6 +110,11 @@ impl Series {
         }
     }
 
+    /// Names of all that was added.
+    pub(crate) fn metrics(&self) -> impl Iterator<Item = &str> {
+        self.metrics.iter().map(|metric| metric.name.as_str())
+    }
+
     pub(crate) fn median(&self, metric: &str) -> Option<f64> {
         self.metrics
             .iter()
@@ -105,26 +124,42 @@ impl Series {
     }
 
     fn rows(&self) -> impl Iterator<Item = Row> + '_ {
-        self.metrics.iter().filter_map(|metric| {
-            let value = metric.samples.median()?;
-            let (low, high) = metric.samples.range()?;
-            Some(Row {
-                scenario: self.scenario.to_owned(),
-                case: self.case.clone(),
-                metric: metric.name.clone(),
-                unit: metric.unit.to_owned(),
-                value,
-                limit: metric.limit,
-                ratio: metric
-                    .limit
-                    .filter(|limit| *limit > 0.0)
-                    .map(|limit| value / limit),
-                low: Some(low),
-                high: Some(high),
-                rounds: Some(metric.samples.count()),
+        // System calls are counted in the round that warms up, and stand last all the same.
+        let late = |metric: &&Metric| metric.name.starts_with("system calls");
+        let early = self.metrics.iter().filter(move |metric| !late(metric));
+        early
+            .chain(self.metrics.iter().filter(late))
+            .filter_map(|metric| {
+                let value = metric.samples.median()?;
+                let (low, high) = metric.samples.range()?;
+                Some(Row {
+                    scenario: self.scenario.to_owned(),
+                    case: self.case.clone(),
+                    metric: metric.name.clone(),
+                    unit: metric.unit.to_owned(),
+                    value,
+                    limit: metric.limit,
+                    ratio: metric
+                        .limit
+                        .filter(|limit| *limit > 0.0)
+                        .map(|limit| value / limit),
+                    low: Some(low),
+                    high: Some(high),
+                    rounds: Some(metric.samples.count()),
+                    commit: None,
+                })
             })
-        })
     }
+}
+
+/// The rows that a run left in a file.
+///
+/// # Errors
+/// When the file can't be read or holds something else.
+pub(crate) fn read_json(path: &Path) -> Result<Vec<Row>> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} does not hold the rows of a run (--json)", path.display()))
 }
 
 /// All rows of a run, and notes about what they lack.
@@ -141,6 +176,24 @@ impl Report {
 
     pub(crate) fn series(&mut self, series: &Series) {
         self.rows.extend(series.rows());
+    }
+
+    /// Takes rows over; those of the same figure that are there already go.
+    pub(crate) fn merge(&mut self, rows: Vec<Row>) {
+        for row in rows {
+            let same = |known: &Row| {
+                known.scenario == row.scenario
+                    && known.metric == row.metric
+                    && (known.case == row.case || row.scenario == MACHINE)
+            };
+            self.rows.retain(|known| !same(known));
+            self.rows.push(row);
+        }
+    }
+
+    /// The machine's row.
+    pub(crate) fn machine(&self) -> Option<&Row> {
+        self.rows.iter().find(|row| row.scenario == MACHINE)
     }
 
     /// A remark below the table; said at once too. Repeated ones count once.
@@ -180,10 +233,11 @@ impl Report {
             "limit",
             "ratio",
         ];
+        let numeric = |column: usize| matches!(column, 3 | 5 | 6 | 7);
         table.set_header(
             head.iter()
                 .enumerate()
-                .map(|(index, name)| aligned(index, (*name).to_owned())),
+                .map(|(column, name)| aligned((*name).to_owned(), numeric(column))),
         );
         let mut before = ("", "");
         for row in self.rows.iter().filter(|row| all || !row.is_detail()) {
@@ -214,7 +268,7 @@ impl Report {
                 cells
                     .into_iter()
                     .enumerate()
-                    .map(|(index, text)| aligned(index, text)),
+                    .map(|(column, text)| aligned(text, numeric(column))),
             );
             before = now;
         }
@@ -239,8 +293,8 @@ impl Report {
     }
 }
 
-fn aligned(column: usize, text: String) -> Cell {
-    let numeric = matches!(column, 3 | 5 | 6 | 7);
+/// A cell, numbers to the right.
+pub(crate) fn aligned(text: String, numeric: bool) -> Cell {
     Cell::new(text).set_alignment(if numeric {
         CellAlignment::Right
     } else {
@@ -325,8 +379,21 @@ mod tests {
         assert_eq!(rows[0]["value"], 500.0);
         assert_eq!(rows[0]["limit"], 1000.0);
         assert_eq!(rows[0]["ratio"], 0.5);
-        assert!(rows[1].get("limit").is_none());
+        assert!(rows[1].get("limit").is_none() && rows[0].get("commit").is_none());
+        assert_eq!(read_json(&path).unwrap(), sample().rows);
+        fs::write(&path, "{}").unwrap();
+        assert!(read_json(&path).unwrap_err().to_string().contains("--json"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_last_of_several_runs_counts() {
+        let mut report = sample();
+        let mut again = sample().rows;
+        again[0].value = 7.0;
+        report.merge(again);
+        assert_eq!(report.rows.len(), 2);
+        assert_eq!(report.find("cluster", "upload", "throughput").unwrap().value, 7.0);
     }
 
     #[test]

@@ -43,6 +43,36 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "the same cluster with small files, 16 in parallel: rate and latency",
         run: scenarios::files::run,
     },
+    Scenario {
+        name: "net",
+        about: "the network layers without a disk: empty calls, blocks and ranges from the read cache, beside iperf3",
+        run: scenarios::net::run,
+    },
+    Scenario {
+        name: "meta",
+        about: "the nameserver alone: durable creates, lookups, renames, removals, listings, beside empty calls",
+        run: scenarios::meta::run,
+    },
+    Scenario {
+        name: "page",
+        about: "uploads and downloads through the web page, beside the client library",
+        run: scenarios::page::run,
+    },
+    Scenario {
+        name: "repair",
+        about: "one of four dataservers is killed: time and rate of the repair, and what readers feel meanwhile",
+        run: scenarios::repair::run,
+    },
+    Scenario {
+        name: "growth",
+        about: "CPU per GiB and memory with 1 to 64 streams, and with more and more stored",
+        run: scenarios::growth::run,
+    },
+    Scenario {
+        name: "scaling",
+        about: "1, 2, 4, 8 volumes in memory-backed files, beside memory, loopback and as many times one",
+        run: scenarios::scaling::run,
+    },
 ];
 
 /// The scenarios of these names, in this order.
@@ -62,7 +92,7 @@ pub(crate) fn choose(names: &[String]) -> Result<Vec<&'static Scenario>> {
 pub(crate) fn help() -> String {
     let mut text = String::from("Scenarios:\n");
     for scenario in SCENARIOS {
-        text.push_str(&format!("  {:<8} {}\n", scenario.name, scenario.about));
+        text.push_str(&format!("  {:<9} {}\n", scenario.name, scenario.about));
     }
     text.push_str(
         "\nWith BLOCKYARD_REQUIRE_ALL=1 a missing tool (fio, iperf3) is an error; without, its rows are skipped.",

@@ -37,6 +37,28 @@ impl Pool {
         }
     }
 
+    /// `length_bytes` of file `number` from `offset_bytes` on.
+    pub(crate) fn part(&self, number: u64, offset_bytes: u64, length_bytes: u64) -> Contents {
+        let length = self.0.len() as u64;
+        Contents {
+            pool: self.clone(),
+            at: ((number * STEP_BYTES + offset_bytes) % length) as usize,
+            left_bytes: length_bytes,
+        }
+    }
+
+    /// The whole pool as bytes that can be sliced without copying, and where in it file `number` begins.
+    pub(crate) fn shared(&self, number: u64) -> (bytes::Bytes, usize) {
+        struct Owner(Arc<Vec<u8>>);
+        impl AsRef<[u8]> for Owner {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        let at = ((number * STEP_BYTES) % self.0.len() as u64) as usize;
+        (bytes::Bytes::from_owner(Owner(self.0.clone())), at)
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -230,6 +252,7 @@ mod tests {
         assert_ne!(first, second);
         assert_ne!(first[..1000], first[1000..2000]);
         assert!(read(pool.file(3, 0)).await.is_empty());
+        assert_eq!(read(pool.part(1, 99_000, 50_000)).await, first[99_000..149_000]);
     }
 
     #[tokio::test]

@@ -2,25 +2,61 @@
 
 mod curves;
 mod group;
+mod rates;
 mod strips;
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use self::group::{Group, groups};
-use crate::bars::Judged;
-use crate::machine::Machine;
-use crate::report::{Report, Row, number};
+use crate::Verdict;
+use crate::bars::{self, Judged};
+use crate::flags::ReportFlags;
+use crate::report::{self, Report, Row, number};
+
+/// Makes a page of what runs have left.
+///
+/// # Errors
+/// Files that can't be read or written, or are of several machines.
+pub(crate) fn remake(flags: &ReportFlags) -> Result<Verdict> {
+    let mut report = Report::default();
+    for path in &flags.rows {
+        let rows = report::read_json(path)?;
+        let machine = rows.iter().find(|row| row.scenario == report::MACHINE);
+        if let (Some(known), Some(machine)) = (report.machine(), machine)
+            && known.case != machine.case
+        {
+            bail!(
+                "{} is of another machine ({}) than those before it ({}): make a page for each",
+                path.display(),
+                machine.case,
+                known.case
+            );
+        }
+        if let (Some(known), Some(machine)) = (report.machine(), machine)
+            && known.commit != machine.commit
+        {
+            let note = format!("{} is of another commit than those before it", path.display());
+            report.note(note);
+        }
+        report.merge(rows);
+    }
+    let judged = bars::judge(&report);
+    print!("{}", bars::summary(&judged));
+    write(&flags.html, &report, &judged)?;
+    Ok(Verdict::Done)
+}
 
 /// Writes the page, whole or not at all.
-pub(crate) fn write(path: &Path, report: &Report, judged: &[Judged], machine: &Machine) -> Result<()> {
+pub(crate) fn write(path: &Path, report: &Report, judged: &[Judged]) -> Result<()> {
+    let machine = report.machine();
+    let said = |text: Option<&str>| text.unwrap_or("not recorded").to_owned();
     let about = [
-        ("machine", machine.to_string()),
-        ("commit", commit()),
+        ("machine", said(machine.map(|row| row.case.as_str()))),
+        ("commit", said(machine.and_then(|row| row.commit.as_deref()))),
         ("command", std::env::args().skip(1).collect::<Vec<_>>().join(" ")),
         (
             "written",
@@ -33,30 +69,12 @@ pub(crate) fn write(path: &Path, report: &Report, judged: &[Judged], machine: &M
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The commit of the tree that this program was built from, where there is one.
-fn commit() -> String {
-    let git = Command::new("git")
-        .args([
-            "-C",
-            env!("CARGO_MANIFEST_DIR"),
-            "describe",
-            "--always",
-            "--dirty",
-            "--abbrev=12",
-        ])
-        .output();
-    match git {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        _ => "unknown".to_owned(),
-    }
-}
-
 fn page(report: &Report, judged: &[Judged], about: &[(&str, String)]) -> String {
     let mut body = String::new();
     head(&mut body, judged, about);
-    bars(&mut body, judged);
+    bar_table(&mut body, judged);
     let mut scenarios: Vec<&str> = Vec::new();
-    for row in report.rows().iter().filter(|row| row.scenario != "machine") {
+    for row in report.rows().iter().filter(|row| row.scenario != report::MACHINE) {
         if !scenarios.contains(&row.scenario.as_str()) {
             scenarios.push(&row.scenario);
         }
@@ -97,7 +115,7 @@ fn head(body: &mut String, judged: &[Judged], about: &[(&str, String)]) {
     body.push_str("</dl>\n");
 }
 
-fn bars(body: &mut String, judged: &[Judged]) {
+fn bar_table(body: &mut String, judged: &[Judged]) {
     if judged.is_empty() {
         return;
     }
@@ -139,7 +157,7 @@ fn section(body: &mut String, scenario: &str, rows: &[&Row]) {
     };
     part(
         "Throughput",
-        "MiB/s by operations in flight; dashed: the machine's limit in the same run.",
+        "By operations in flight, streams, clients or volumes; dashed: the limit measured in the same run.",
         &curves::throughput,
     );
     part(
@@ -148,18 +166,24 @@ fn section(body: &mut String, scenario: &str, rows: &[&Row]) {
         &strips::shares,
     );
     part(
+        "Latency against rate",
+        "From when each operation was due, on a logarithmic scale.",
+        &rates::latencies,
+    );
+    part(
         "Latency",
         "Milliseconds on a logarithmic scale: p50, p99 and p99.9 as dots from left to right.",
         &strips::latencies,
     );
     part(
         "CPU",
-        "CPU-seconds per GiB, less is better; the dark line is the bar.",
+        "CPU-seconds per GiB, by process where there are several; less is better. The dark line is the bar.",
         &strips::cpu,
     );
     part(
         "Memory",
-        "Peak resident memory of the process that did it, in MiB; for mmap with the pages of the file.",
+        "Resident memory in MiB: of each server right after the case, or the peak of the one process that did it (for mmap \
+         with the pages of the file).",
         &strips::memory,
     );
     let others: Vec<&Row> = rows
@@ -278,10 +302,36 @@ mod tests {
     }
 
     #[test]
+    fn a_page_is_remade_from_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let (rows, html) = (folder.path().join("rows.json"), folder.path().join("page.html"));
+        let machine = |case: &str| Row {
+            scenario: report::MACHINE.into(),
+            case: case.into(),
+            commit: Some("abc".into()),
+            ..Row::default()
+        };
+        let mut measured = report();
+        measured.push(machine("2 cores"));
+        measured.write_json(&rows).unwrap();
+        let flags = ReportFlags {
+            rows: vec![rows.clone(), rows.clone()],
+            html: html.clone(),
+        };
+        remake(&flags).unwrap();
+        let text = fs::read_to_string(&html).unwrap();
+        assert!(text.contains("2 cores") && text.contains("abc"));
+        let other = folder.path().join("other.json");
+        fs::write(&other, serde_json::to_string(&[machine("4 cores")]).unwrap()).unwrap();
+        let rows = vec![rows, other];
+        assert!(remake(&ReportFlags { rows, html }).is_err());
+    }
+
+    #[test]
     fn a_file_is_written_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("page.html");
-        write(&path, &report(), &[], &Machine::here()).unwrap();
+        write(&path, &report(), &[]).unwrap();
         assert!(fs::read_to_string(&path).unwrap().ends_with("</html>\n"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }

@@ -130,7 +130,7 @@ impl Case {
                 .zip(&figures)
             {
                 if counts {
-                    super::limits::add_fio(series, figures);
+                    super::beside::add_fio(series, figures);
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+use super::beside::add_fio;
 use super::{GIB, MIB, fio_folder};
 use crate::context::Context;
 use crate::fio::{self, Job};
@@ -63,7 +64,10 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
             }
         }
         if iperf3 {
-            let figures = iperf::run(if context.flags.quick { 1 } else { 2 })?;
+            let figures = iperf::run(iperf::Options {
+                seconds: if context.flags.quick { 1 } else { 2 },
+                ..iperf::Options::default()
+            })?;
             if counts {
                 network.add("throughput", "MiB/s", figures.mib_per_s);
                 network.add("cpu", "s/GiB", figures.cpu_s_per_gib);
@@ -86,15 +90,6 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
         context.report.series(series);
     }
     Ok(())
-}
-
-/// Adds a round of fio to its series.
-pub(super) fn add_fio(series: &mut Series, figures: &fio::Figures) {
-    series.add("throughput", "MiB/s", figures.mib_per_s);
-    series.add("operations", "1/s", figures.operations_per_s);
-    series.add("cpu", "s/GiB", figures.cpu_s_per_gib);
-    series.add("latency p50", "ms", figures.p50_ms);
-    series.add("latency p99", "ms", figures.p99_ms);
 }
 
 /// MiB/s and CPU seconds per GiB of work over the whole memory.

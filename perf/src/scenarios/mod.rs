@@ -1,11 +1,20 @@
 //! What perf measures, a file for each scenario.
 
 pub(crate) mod backends;
+mod beside;
+mod calls;
 pub(crate) mod cluster;
+mod common;
 pub(crate) mod engine;
 pub(crate) mod files;
+pub(crate) mod growth;
 pub(crate) mod index;
 pub(crate) mod limits;
+pub(crate) mod meta;
+pub(crate) mod net;
+pub(crate) mod page;
+pub(crate) mod repair;
+pub(crate) mod scaling;
 mod transfer;
 
 const MIB: f64 = (1 << 20) as f64;

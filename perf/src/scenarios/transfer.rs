@@ -1,15 +1,20 @@
 //! One timed transfer of several streams through the client library.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use blockyard_client::types::FileInfo;
 use blockyard_client::{Client, DownloadOptions, UploadOptions};
 use futures_util::future::try_join_all;
+use rand::RngExt as _;
 
+use super::common::Place;
 use crate::latency::Latencies;
 use crate::workload::{BlockClock, Pool, Sink, Source};
+
+/// Of one range.
+pub(super) const RANGE_BYTES: u64 = 64 << 10;
 
 /// A file of the workload.
 #[derive(Clone, Debug)]
@@ -125,4 +130,63 @@ pub(crate) async fn compare(client: &Client, pool: &Pool, plan: &[Planned]) -> R
         }
     }
     Ok(())
+}
+
+/// Reads so many ranges, as many at a time as there are files, each stream of its own file.
+pub(super) async fn ranges(
+    place: Place<'_>,
+    files: &[Planned],
+    count: u64,
+    compare: bool,
+) -> Result<Latencies> {
+    let each = (count / files.len() as u64).max(1);
+    let streams = files
+        .iter()
+        .zip(place.clients.iter().cycle())
+        .map(|(file, client)| async move {
+            let mut latencies = Latencies::default();
+            for _ in 0..each {
+                let (took, failovers) = one_range(client, place.pool, file, compare).await?;
+                latencies.record(took);
+                ensure!(
+                    failovers == 0,
+                    "reads of {} had to turn to another replica",
+                    file.path
+                );
+            }
+            Ok(latencies)
+        });
+    let mut all = Latencies::default();
+    for latencies in try_join_all(streams).await? {
+        all.merge(&latencies);
+    }
+    Ok(all)
+}
+
+/// Reads a random range of the file; tells how long it took and how many replicas failed before one gave it.
+pub(super) async fn one_range(
+    client: &Client,
+    pool: &Pool,
+    file: &Planned,
+    compare: bool,
+) -> Result<(Duration, u32)> {
+    let units = file.length_bytes / RANGE_BYTES;
+    let offset = rand::rng().random_range(0..units) * RANGE_BYTES;
+    let sink = if compare {
+        Sink::Compare(pool.part(file.number, offset, RANGE_BYTES))
+    } else {
+        Sink::discard()?.0
+    };
+    let options = DownloadOptions {
+        range: Some(offset..offset + RANGE_BYTES),
+        ..DownloadOptions::default()
+    };
+    let started = Instant::now();
+    let read = client
+        .download(&file.path, sink, options)
+        .await
+        .with_context(|| format!("a range of {}", file.path))?;
+    let took = started.elapsed();
+    ensure!(read.bytes == RANGE_BYTES, "a range of {} came short", file.path);
+    Ok((took, read.failovers))
 }

@@ -8,7 +8,7 @@ use blockyard_engine::Volume;
 use blockyard_engine::block::BlockId;
 use rand::seq::SliceRandom as _;
 
-use super::super::cluster::add_percentiles;
+use super::super::common::add_percentiles;
 use super::super::{BLOCK_BYTES, GIB, MIB};
 use super::{DEPTHS, Length, SCENARIO, SMALL_BYTES, TIMED};
 use crate::context::Context;
@@ -293,7 +293,7 @@ fn run_fio(
     if let Some(folder) = session.fio {
         let figures = run(folder, job, shape)?;
         if session.counts {
-            super::super::limits::add_fio(limit, &figures);
+            super::super::beside::add_fio(limit, &figures);
         }
     }
     Ok(())

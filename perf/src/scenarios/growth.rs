@@ -1,0 +1,228 @@
+//! `growth`: whether what a byte costs stays the same with more streams and with more data stored, and whether memory does.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use blockyard_client::Client;
+use blockyard_client::types::FileInfo;
+use rand::seq::IndexedRandom as _;
+
+use super::BLOCK_BYTES;
+use super::beside::size_name;
+use super::common::{
+    Place, Work, clients, close, memory_rows, on_cluster, record, start_meter, warn_if_disturbed,
+};
+use super::transfer::{self, Planned};
+use crate::context::{Context, drop_page_cache};
+use crate::nodes::Shape;
+use crate::report::Series;
+use crate::workload::Pool;
+
+const SCENARIO: &str = "growth";
+const REPLICAS: u8 = 2;
+const POOL_BYTES: usize = 256 << 20;
+const STREAMS: [u32; 4] = [1, 4, 16, 64];
+/// Streams of the cases that differ in what is stored.
+const USUAL_STREAMS: u32 = 4;
+/// Bytes of the files that stay stored.
+const FILE_BYTES: u64 = 64 << 20;
+
+/// Uploads and downloads by so many streams beside so much stored.
+struct Case {
+    streams: u32,
+    stored_bytes: u64,
+    upload: Series,
+    download: Series,
+}
+
+/// What stays on the cluster.
+#[derive(Default)]
+struct Stored {
+    files: Vec<FileInfo>,
+    bytes: u64,
+}
+
+pub(crate) fn run(context: &mut Context) -> Result<()> {
+    let mut levels = context.flags.stored.clone();
+    levels.sort_unstable();
+    let size_bytes = context.flags.size_bytes();
+    let most = levels.last().copied().unwrap_or(0);
+    // Measured uploads are removed without having been read, and their places are free at once.
+    let capacity_bytes = most + 3 * size_bytes + (2 << 30);
+    context.check_space(u64::from(REPLICAS) * capacity_bytes)?;
+    let shape = Shape {
+        dataservers: usize::from(REPLICAS),
+        replication: REPLICAS,
+        capacity_bytes,
+        ..Shape::default()
+    };
+    let mut by_streams = Vec::new();
+    let mut by_stored = Vec::new();
+    let pool = Pool::new(POOL_BYTES);
+    on_cluster(context, shape, async |context, nodes| {
+        let clients = clients(nodes, 1).await?;
+        let mut stored = Stored::default();
+        for (number, &level) in levels.iter().enumerate() {
+            context.say(format_args!("filling up to {}", size_name(level)));
+            fill(&clients, &pool, &mut stored, level).await?;
+            let streams = if number == 0 {
+                &STREAMS[..]
+            } else {
+                &[USUAL_STREAMS]
+            };
+            let mut cases: Vec<Case> = streams.iter().map(|&streams| Case::new(streams, level)).collect();
+            let place = Place {
+                nodes,
+                clients: &clients,
+                pool: &pool,
+            };
+            for round in 0..=context.flags.rounds() {
+                context.say(format_args!("round {round} of {}", context.flags.rounds()));
+                for case in &mut cases {
+                    case.measure(context, place, &stored, round).await?;
+                }
+            }
+            for case in cases {
+                for series in [&case.upload, &case.download] {
+                    warn_if_disturbed(context, series);
+                    context.report.series(series);
+                }
+                if case.streams == USUAL_STREAMS {
+                    by_stored.push(case.clone_series());
+                }
+                if number == 0 {
+                    by_streams.push((case.upload, case.download));
+                }
+            }
+        }
+        close(clients).await;
+        memory_rows(context, SCENARIO, "peak memory", nodes, POOL_BYTES)
+    })?;
+    spread(context, "1 to 64 streams", &by_streams);
+    if levels.len() > 1 {
+        spread(context, "least to most stored", &by_stored);
+    }
+    Ok(())
+}
+
+/// Uploads files until so many bytes are stored.
+async fn fill(clients: &[Client], pool: &Pool, stored: &mut Stored, level: u64) -> Result<()> {
+    while stored.bytes < level {
+        let first = stored.files.len() as u64;
+        let planned = |number| Planned {
+            path: format!("/stored/{number}"),
+            number,
+            length_bytes: FILE_BYTES,
+        };
+        let plan: Vec<Planned> = (first..first + u64::from(USUAL_STREAMS)).map(planned).collect();
+        let outcome = transfer::upload(clients, pool, &plan).await?;
+        stored.bytes += outcome.files.iter().map(|file| file.size_bytes).sum::<u64>();
+        stored.files.extend(outcome.files);
+    }
+    Ok(())
+}
+
+/// How far CPU and each server's memory differ among cases: half the distance of the extremes, as a part of the middle.
+fn spread(context: &mut Context, over: &str, cases: &[(Series, Series)]) {
+    for (name, side) in [("upload", 0), ("download", 1)] {
+        let mut found = Series::new(SCENARIO, format!("{name}, {over}"));
+        let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        for case in cases {
+            let series = if side == 0 { &case.0 } else { &case.1 };
+            for metric in series.metrics() {
+                let server = metric.starts_with("memory of ") && metric != "memory of client";
+                if (server || metric == "cpu")
+                    && let Some(value) = series.median(metric)
+                {
+                    values.entry(metric.to_owned()).or_default().push(value);
+                }
+            }
+        }
+        for (metric, values) in values {
+            found.add(&format!("± of {metric}"), "part", half_range(&values));
+        }
+        context.report.series(&found);
+    }
+}
+
+fn half_range(values: &[f64]) -> f64 {
+    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = values.iter().copied().fold(0.0, f64::max);
+    if high > 0.0 {
+        (high - low) / (high + low)
+    } else {
+        0.0
+    }
+}
+
+impl Case {
+    fn new(streams: u32, stored_bytes: u64) -> Self {
+        let plural = if streams == 1 { "stream" } else { "streams" };
+        let stored = size_name(stored_bytes);
+        let name = |what| Series::new(SCENARIO, format!("{what}, {streams} {plural}, {stored} stored"));
+        Self {
+            streams,
+            stored_bytes,
+            upload: name("upload"),
+            download: name("download"),
+        }
+    }
+
+    fn clone_series(&self) -> (Series, Series) {
+        (self.upload.clone(), self.download.clone())
+    }
+
+    async fn measure(
+        &mut self,
+        context: &mut Context,
+        place: Place<'_>,
+        stored: &Stored,
+        round: u32,
+    ) -> Result<()> {
+        let (counts, streams) = (round > 0, u64::from(self.streams));
+        let folder = format!("/growth-{}-{}-{round}", self.stored_bytes, self.streams);
+        let length_bytes = (context.flags.size_bytes() / streams / BLOCK_BYTES).max(1) * BLOCK_BYTES;
+        let planned = |number| Planned {
+            path: format!("{folder}/{number}"),
+            number: u64::from(round) * 1000 + number,
+            length_bytes,
+        };
+        let plan: Vec<Planned> = (0..streams).map(planned).collect();
+        let bytes = length_bytes * streams;
+        let meter = start_meter(context, place.nodes, counts)?;
+        transfer::upload(place.clients, place.pool, &plan).await?;
+        let used = meter.stop()?;
+        let work = Work::of("block", bytes / BLOCK_BYTES, bytes);
+        record(&mut self.upload, context, &used, work, counts);
+        place.clients[0].remove(&folder, true).await?;
+
+        // Any of what is stored, whole files, as many at a time as there are streams.
+        let count = (bytes / FILE_BYTES).max(streams) as usize;
+        let mut files = Vec::new();
+        for _ in 0..count {
+            files.extend(stored.files.choose(&mut rand::rng()).cloned());
+        }
+        drop_page_cache();
+        let meter = start_meter(context, place.nodes, counts)?;
+        for some in files.chunks(streams as usize) {
+            transfer::download(place.clients, some).await?;
+        }
+        let used = meter.stop()?;
+        let read: u64 = files.iter().map(|file| file.size_bytes).sum();
+        let work = Work::of("block", read / BLOCK_BYTES, read);
+        record(&mut self.download, context, &used, work, counts);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spreads_are_parts_of_the_middle() {
+        assert_eq!(half_range(&[1.0]), 0.0);
+        assert!((half_range(&[0.95, 1.05, 1.0]) - 0.05).abs() < 1e-9);
+        assert_eq!(half_range(&[]), 0.0);
+    }
+}
