@@ -3,12 +3,13 @@
 mod one;
 mod rate;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
-use blockyard_client::Client;
 use blockyard_client::types::FileInfo;
+use blockyard_client::{Client, Local};
 use futures_util::future::try_join_all;
 use rand::seq::SliceRandom as _;
 
@@ -141,17 +142,16 @@ impl Case {
         let (counts, count) = (round > 0, self.files);
         let workers = context.flags.workers;
         let files = Files {
-            client: &clients[0],
-            pool,
-            folder: &format!("/files-{round}-{}", self.length_bytes),
+            pool: pool.clone(),
+            folder: format!("/files-{round}-{}", self.length_bytes).into(),
             length_bytes: self.length_bytes,
         };
-        clients[0].mkdir(files.folder, true).await?;
+        clients[0].mkdir(&files.folder, true).await?;
         let work = Work::of("file", count, count * self.length_bytes);
 
         self.write_limit.measure(counts)?;
         let meter = start_meter(context, nodes, counts)?;
-        let (mut created, latencies) = create(files, clients, count, workers).await?;
+        let (mut created, latencies) = create(&files, clients, count, workers).await?;
         let used = meter.stop()?;
         record(&mut self.creates, context, &used, work, counts);
         if counts {
@@ -165,10 +165,11 @@ impl Case {
 
         // Neither the order of writing nor that of names.
         created.shuffle(&mut rand::rng());
+        let created = Arc::new(created);
         self.read_limit.measure(counts)?;
         drop_page_cache();
         let meter = start_meter(context, nodes, counts)?;
-        let latencies = read(files, clients, &created, workers).await?;
+        let latencies = read(&files, clients, &created, workers).await?;
         let used = meter.stop()?;
         record(&mut self.reads, context, &used, work, counts);
         if counts {
@@ -196,54 +197,78 @@ impl Case {
 }
 
 async fn create(
-    files: Files<'_>,
+    files: &Files,
     clients: &[Client],
     count: u64,
     workers: u32,
 ) -> Result<(Vec<FileInfo>, Latencies)> {
-    let next = AtomicU64::new(0);
-    let next = &next;
-    let workers = workers_of(files, clients, workers).map(|files| async move {
-        let (mut created, mut latencies) = (Vec::new(), Latencies::default());
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= count {
-                return Ok::<_, anyhow::Error>((created, latencies));
+    let (files, next) = (files.clone(), Arc::new(AtomicU64::new(0)));
+    let done = on_clients(clients, workers, move |client| {
+        let (files, next) = (files.clone(), next.clone());
+        async move {
+            let (mut created, mut latencies) = (Vec::new(), Latencies::default());
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return Ok((created, latencies));
+                }
+                let started = Instant::now();
+                created.push(files.create(&client, number).await?);
+                latencies.record(started.elapsed());
             }
-            let started = Instant::now();
-            created.push(files.create(number).await?);
-            latencies.record(started.elapsed());
         }
     });
     let mut all = (Vec::new(), Latencies::default());
-    for (created, latencies) in try_join_all(workers).await? {
+    for (created, latencies) in done.await? {
         all.0.extend(created);
         all.1.merge(&latencies);
     }
     Ok(all)
 }
 
-async fn read(files: Files<'_>, clients: &[Client], created: &[FileInfo], workers: u32) -> Result<Latencies> {
-    let next = AtomicU64::new(0);
-    let next = &next;
-    let workers = workers_of(files, clients, workers).map(|files| async move {
-        let mut latencies = Latencies::default();
-        while let Some(file) = created.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-            let started = Instant::now();
-            files.read(file).await?;
-            latencies.record(started.elapsed());
+async fn read(
+    files: &Files,
+    clients: &[Client],
+    created: &Arc<Vec<FileInfo>>,
+    workers: u32,
+) -> Result<Latencies> {
+    let (files, created, next) = (files.clone(), created.clone(), Arc::new(AtomicU64::new(0)));
+    let done = on_clients(clients, workers, move |client| {
+        let (files, next, created) = (files.clone(), next.clone(), created.clone());
+        async move {
+            let mut latencies = Latencies::default();
+            while let Some(file) = created.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                let started = Instant::now();
+                files.read(&client, file).await?;
+                latencies.record(started.elapsed());
+            }
+            Ok(latencies)
         }
-        Ok::<_, anyhow::Error>(latencies)
     });
     let mut all = Latencies::default();
-    for latencies in try_join_all(workers).await? {
+    for latencies in done.await? {
         all.merge(&latencies);
     }
     Ok(all)
 }
 
-/// The files as each worker sees them: through the next of the clients.
-fn workers_of<'a>(files: Files<'a>, clients: &'a [Client], workers: u32) -> impl Iterator<Item = Files<'a>> {
-    let clients = clients.iter().cycle().take(workers as usize);
-    clients.map(move |client| Files { client, ..files })
+/// Runs so many workers, shared out among the clients, each on its client's thread: where `put -r` has them too.
+async fn on_clients<T, F, W>(clients: &[Client], workers: u32, worker: W) -> Result<Vec<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + 'static,
+    W: Fn(Local) -> F + Send + Clone + 'static,
+{
+    let (workers, count) = (workers as usize, clients.len());
+    let shares = clients.iter().enumerate().map(|(at, client)| {
+        let (share, worker) = ((workers + count - 1 - at) / count, worker.clone());
+        client.run_local(move |local| async move {
+            Ok(try_join_all((0..share).map(|_| worker(local.clone()))).await)
+        })
+    });
+    let mut all = Vec::new();
+    for share in try_join_all(shares).await? {
+        all.extend(share?);
+    }
+    Ok(all)
 }

@@ -1,40 +1,39 @@
 //! One small file: created, or read by its name and held against what was created.
 
+use std::sync::Arc;
+
 use anyhow::{Result, ensure};
 use blockyard_client::types::FileInfo;
-use blockyard_client::{Client, DownloadOptions, UploadOptions};
+use blockyard_client::{DownloadOptions, Local, UploadOptions};
 
-use crate::workload::{Pool, Sink, Source};
+use crate::workload::{Pool, Source};
 
 /// Files of one length in one folder.
-#[derive(Clone, Copy)]
-pub(super) struct Files<'a> {
-    pub client: &'a Client,
-    pub pool: &'a Pool,
-    pub folder: &'a str,
+#[derive(Clone)]
+pub(super) struct Files {
+    pub pool: Pool,
+    pub folder: Arc<str>,
     pub length_bytes: u64,
 }
 
-impl Files<'_> {
+impl Files {
     /// Durable on every replica and published when this returns.
-    pub(super) async fn create(&self, number: u64) -> Result<FileInfo> {
+    pub(super) async fn create(&self, client: &Local, number: u64) -> Result<FileInfo> {
         let source = Source::new(self.pool.file(number, self.length_bytes), None);
         let options = UploadOptions {
             length_hint: Some(self.length_bytes),
             ..UploadOptions::default()
         };
         let path = format!("{}/{number}", self.folder);
-        let uploaded = self.client.upload(&path, source, options).await?;
+        let uploaded = client.upload(&path, source, options).await?;
         ensure!(uploaded.degraded == 0, "a file has too few replicas");
         Ok(uploaded.file)
     }
 
-    /// Looks the name up, reads the bytes to /dev/null.
-    pub(super) async fn read(&self, file: &FileInfo) -> Result<()> {
-        let (sink, _) = Sink::discard()?;
-        let read = self
-            .client
-            .download(&file.path, sink, DownloadOptions::default())
+    /// Looks the name up and reads the bytes, which the client verifies; then they are forgotten.
+    pub(super) async fn read(&self, client: &Local, file: &FileInfo) -> Result<()> {
+        let read = client
+            .download(&file.path, tokio::io::sink(), DownloadOptions::default())
             .await?;
         ensure!(
             read.crc32c == file.crc32c && read.bytes == file.size_bytes,

@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use blockyard_client::types::FileInfo;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use rand::RngExt as _;
 use tokio::sync::mpsc;
@@ -89,29 +88,33 @@ impl Case {
     ) -> Result<()> {
         let (counts, count) = (round > 0, u64::from(self.rate) * seconds);
         let clients = clients(nodes, 1).await?;
-        let folder = format!("/rate-{round}-{}-{}", self.length_bytes, self.rate);
         let files = Files {
-            client: &clients[0],
-            pool,
-            folder: &folder,
+            pool: pool.clone(),
+            folder: format!("/rate-{round}-{}-{}", self.length_bytes, self.rate).into(),
             length_bytes: self.length_bytes,
         };
-        clients[0].mkdir(&folder, true).await?;
+        let (client, rate) = (&clients[0], self.rate);
+        client.mkdir(&files.folder, true).await?;
         let work = Work::of("file", count, count * self.length_bytes);
 
         let meter = start_meter(context, nodes, counts)?;
-        let created = on_schedule(self.rate, count, |number| files.create(number)).await?;
+        let creating = files.clone();
+        let created = client.run_local(move |local| async move {
+            Ok(on_schedule(rate, count, |number| creating.create(&local, number)).await)
+        });
+        let created = created.await??;
         let used = meter.stop()?;
         record(&mut self.creates, context, &used, work, counts);
         add(&mut self.creates, &created, counts);
 
-        let kept: &[FileInfo] = &created.done;
+        let kept = created.done;
         drop_page_cache();
         let meter = start_meter(context, nodes, counts)?;
-        let read = on_schedule(self.rate, count, |_| {
-            files.read(&kept[rand::rng().random_range(0..kept.len())])
-        })
-        .await?;
+        let read = client.run_local(move |local| async move {
+            let any = |_| files.read(&local, &kept[rand::rng().random_range(0..kept.len())]);
+            Ok(on_schedule(rate, count, any).await)
+        });
+        let read = read.await??;
         let used = meter.stop()?;
         record(&mut self.reads, context, &used, work, counts);
         add(&mut self.reads, &read, counts);

@@ -114,7 +114,8 @@ async fn serve(world: &World, id: VolumeId, mut stream: TcpStream) -> Option<()>
                     assert_eq!(put.unit_crcs, checksum::unit_crcs(&payload));
                 }
                 // Every other time there is no buffer at once for what comes unasked.
-                if matches!(answer, Message::Grant(_)) && !payload.is_empty() && puts_so_far.is_multiple_of(2) {
+                if matches!(answer, Message::Grant(_)) && !payload.is_empty() && puts_so_far.is_multiple_of(2)
+                {
                     if fault == Some(Fault::DieInPut) {
                         return None;
                     }
