@@ -21,6 +21,7 @@ mod machine;
 mod meter;
 mod nodes;
 mod page;
+mod peers;
 mod process;
 mod report;
 mod scenario;

@@ -43,6 +43,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "the same cluster with small files, 16 in parallel: rate and latency",
         run: scenarios::files::run,
     },
+    Scenario {
+        name: "peers",
+        about: "the same files through Blockyard and other systems, round by round: Ceph, GlusterFS, MooseFS, mounts",
+        run: scenarios::peers::run,
+    },
 ];
 
 /// The scenarios of these names, in this order.

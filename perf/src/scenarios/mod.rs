@@ -6,6 +6,7 @@ pub(crate) mod engine;
 pub(crate) mod files;
 pub(crate) mod index;
 pub(crate) mod limits;
+pub(crate) mod peers;
 mod transfer;
 
 const MIB: f64 = (1 << 20) as f64;
