@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(parse_cpu_ticks(&format!("42 (blockyard) {tail}")), Some(1801));
         assert_eq!(parse_cpu_ticks(&format!("42 (a) b (c) {tail}")), Some(1801));
         assert_eq!(parse_cpu_ticks("42 (blockyard) S 1 2"), None);
-        assert_eq!(parse_children_ticks(&format!("42 (a) b {tail}")), Some(181));
+        assert_eq!(parse_children_ticks(&format!("42 (a) b (c) {tail}")), Some(181));
         assert_eq!(parse_children_ticks("42 (a) S 1 2"), None);
         assert_eq!(parse_cpu_ticks(""), None);
     }
