@@ -202,7 +202,34 @@ pub(crate) struct Judged {
 /// Every bar whose row was measured.
 pub(crate) fn judge(report: &Report) -> Vec<Judged> {
     let judged = |bar: &Bar| Some(hold(bar, report.find(bar.scenario, bar.case, bar.metric)?));
-    BARS.iter().filter_map(judged).collect()
+    let beside = report.rows().iter().filter_map(beside_peer);
+    BARS.iter().filter_map(judged).chain(beside).collect()
+}
+
+/// How far Blockyard must be ahead in a row that has a peer's figure as its limit.
+fn beside_peer(row: &Row) -> Option<Judged> {
+    let (work, peer) = row.case.split_once(": Blockyard beside ")?;
+    let (writes, ceph) = (work.starts_with("write"), peer == "ceph");
+    let small = row.metric == "rate";
+    let ratio = row.ratio?;
+    let (word, wanted) = match row.metric.as_str() {
+        "cpu" if ceph => ("at most", 0.5),
+        "cpu" => return None,
+        _ if ceph && small => ("at least", 3.0),
+        _ if ceph && writes => ("at least", 1.6),
+        _ if writes => ("at least", 2.5),
+        _ => ("at least", 1.0),
+    };
+    Some(Judged {
+        what: format!("{}: {}: {}", row.scenario, row.case, row.metric),
+        found: format!("{ratio:.2} of the peer's"),
+        wanted: format!("{word} {wanted}"),
+        met: Some(if word == "at most" {
+            ratio <= wanted
+        } else {
+            ratio >= wanted
+        }),
+    })
 }
 
 fn hold(bar: &Bar, row: &Row) -> Judged {
@@ -294,6 +321,31 @@ mod tests {
         assert_eq!(met(judged(59.0, None, 1.0)), [None, Some(true)]);
         let text = summary(&judged(59.0, Some(100.0), 1.0));
         assert!(text.contains("BELOW") && text.contains("pass") && text.contains("0.59"));
+    }
+
+    #[test]
+    fn peers_are_to_be_left_behind() {
+        let met = |case: &str, metric: &str, ratio: f64| {
+            let mut series = Series::new("peers", case);
+            series.add(metric, "x", ratio);
+            series.limit(metric, Some(1.0));
+            let mut report = Report::default();
+            report.series(&series);
+            judge(&report).first().map(|judged| judged.met)
+        };
+        let (write, read) = (
+            "write 4 MiB blocks, 4 at once: Blockyard beside ",
+            "read 4 KiB files, 16 at once: Blockyard beside ",
+        );
+        let met =
+            |case: &str, peer: &str, metric: &str, ratio: f64| met(&format!("{case}{peer}"), metric, ratio);
+        assert_eq!(met(write, "ceph", "throughput", 1.6), Some(Some(true)));
+        assert_eq!(met(write, "ceph", "throughput", 1.5), Some(Some(false)));
+        assert_eq!(met(write, "ceph", "cpu", 0.6), Some(Some(false)));
+        assert_eq!(met(write, "moosefs", "throughput", 2.0), Some(Some(false)));
+        assert_eq!(met(read, "ceph", "rate", 2.9), Some(Some(false)));
+        assert_eq!(met(read, "moosefs", "rate", 1.1), Some(Some(true)));
+        assert_eq!(met(read, "moosefs", "cpu", 9.0), None);
     }
 
     #[test]

@@ -18,12 +18,15 @@ struct Registry {
     stopping: bool,
     children: Vec<Arc<Mutex<Child>>>,
     folders: Vec<PathBuf>,
+    /// Scripts that take down what they set up in a folder.
+    systems: Vec<(PathBuf, PathBuf)>,
 }
 
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
     stopping: false,
     children: Vec::new(),
     folders: Vec::new(),
+    systems: Vec::new(),
 });
 
 fn registry() -> MutexGuard<'static, Registry> {
@@ -215,15 +218,46 @@ pub(crate) fn stay_if_interrupted() {
 }
 
 fn sweep() {
-    let (children, folders) = {
+    let (children, folders, systems) = {
         let mut registry = registry();
         registry.stopping = true;
-        (registry.children.clone(), registry.folders.clone())
+        (
+            registry.children.clone(),
+            registry.folders.clone(),
+            registry.systems.clone(),
+        )
     };
     for child in &children {
         stop(child, Duration::from_secs(2));
     }
+    for (script, folder) in &systems {
+        run_down(script, folder);
+    }
     folders.iter().for_each(|folder| remove(folder));
+}
+
+/// From now on a signal runs `script down folder` before it ends perf.
+pub(crate) fn take_down_on_signal(script: &Path, folder: &Path) {
+    registry().systems.push((script.to_owned(), folder.to_owned()));
+}
+
+/// Runs `script down folder` now, and no more on a signal.
+pub(crate) fn take_down(script: &Path, folder: &Path) {
+    run_down(script, folder);
+    registry()
+        .systems
+        .retain(|(known, below)| known != script || below != folder);
+}
+
+fn run_down(script: &Path, folder: &Path) {
+    let status = Command::new("bash").arg(script).arg("down").arg(folder).status();
+    if !status.as_ref().is_ok_and(std::process::ExitStatus::success) {
+        eprintln!(
+            "{} down {} failed: {status:?}",
+            script.display(),
+            folder.display()
+        );
+    }
 }
 
 #[cfg(test)]

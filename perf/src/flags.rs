@@ -80,6 +80,18 @@ pub struct Flags {
     /// Measure 1,000,000 replicas too, behind the rest: the same as naming `index` as well.
     #[arg(long)]
     pub index: bool,
+    /// Systems that `peers` sets up on this machine and takes down again, as root.
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "ceph,glusterfs,moosefs",
+        value_delimiter = ','
+    )]
+    #[arg(value_parser = ["ceph", "glusterfs", "moosefs", "none"])]
+    pub with: Vec<String>,
+    /// A system that runs already, for `peers`: mount=NAME:DIR, with pids=PID+PID behind a comma to count its CPU.
+    #[arg(long, value_name = "PEER")]
+    pub peer: Vec<String>,
     /// For perf's own use: do one job in this process and print its figures.
     #[arg(long, hide = true, value_name = "JOB", exclusive = true)]
     pub child: Option<String>,

@@ -22,6 +22,7 @@ mod machine;
 mod meter;
 mod nodes;
 mod page;
+mod peers;
 mod process;
 mod report;
 mod scenario;

@@ -34,6 +34,13 @@ pub(crate) fn own_cpu_s() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
+/// CPU seconds of the children of this process that have ended and were waited for, and of theirs.
+pub(crate) fn children_cpu_s() -> Result<f64> {
+    let text = fs::read_to_string("/proc/self/stat").context("/proc/self/stat can't be read")?;
+    let ticks = parse_children_ticks(&text).context("/proc/self/stat is not understood")?;
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
 /// CPU seconds that the whole machine was busy so far (user, nice, system, interrupts).
 pub(crate) fn machine_busy_s() -> Option<f64> {
     let text = fs::read_to_string("/proc/stat").ok()?;
@@ -46,6 +53,15 @@ fn parse_cpu_ticks(text: &str) -> Option<u64> {
     let mut fields = behind_name.split_ascii_whitespace();
     // Behind the name stands field 3; utime and stime are fields 14 and 15 (proc_pid_stat(5)).
     let user: u64 = fields.nth(11)?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+/// cutime + cstime, fields 16 and 17.
+fn parse_children_ticks(text: &str) -> Option<u64> {
+    let (_, behind_name) = text.rsplit_once(')')?;
+    let mut fields = behind_name.split_ascii_whitespace();
+    let user: u64 = fields.nth(13)?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some(user + system)
 }
@@ -76,6 +92,8 @@ mod tests {
         assert_eq!(parse_cpu_ticks(&format!("42 (blockyard) {tail}")), Some(1801));
         assert_eq!(parse_cpu_ticks(&format!("42 (a) b (c) {tail}")), Some(1801));
         assert_eq!(parse_cpu_ticks("42 (blockyard) S 1 2"), None);
+        assert_eq!(parse_children_ticks(&format!("42 (a) b (c) {tail}")), Some(181));
+        assert_eq!(parse_children_ticks("42 (a) S 1 2"), None);
         assert_eq!(parse_cpu_ticks(""), None);
     }
 

@@ -73,6 +73,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "1, 2, 4, 8 volumes in memory-backed files, beside memory, loopback and as many times one",
         run: scenarios::scaling::run,
     },
+    Scenario {
+        name: "peers",
+        about: "the same files through Blockyard and other systems, round by round: Ceph, GlusterFS, MooseFS, mounts",
+        run: scenarios::peers::run,
+    },
 ];
 
 /// The scenarios of these names, in this order.

@@ -84,6 +84,32 @@ impl Contents {
         self.at = if count == here { 0 } else { start + count };
         &self.pool.0[start..start + count]
     }
+
+    /// Copies the next bytes into `into`; fewer than it holds only at the end.
+    pub(crate) fn fill(&mut self, into: &mut [u8]) -> usize {
+        let mut filled = 0;
+        while filled < into.len() {
+            let piece = self.next(into.len() - filled);
+            if piece.is_empty() {
+                break;
+            }
+            into[filled..filled + piece.len()].copy_from_slice(piece);
+            filled += piece.len();
+        }
+        filled
+    }
+
+    /// Whether the next bytes are these.
+    pub(crate) fn matches(&mut self, mut data: &[u8]) -> bool {
+        while !data.is_empty() {
+            let piece = self.next(data.len());
+            if piece.is_empty() || *piece != data[..piece.len()] {
+                return false;
+            }
+            data = &data[piece.len()..];
+        }
+        true
+    }
 }
 
 /// When the blocks of one upload were read, to be paired with when they were acknowledged.

@@ -13,6 +13,7 @@ pub(crate) mod limits;
 pub(crate) mod meta;
 pub(crate) mod net;
 pub(crate) mod page;
+pub(crate) mod peers;
 pub(crate) mod repair;
 pub(crate) mod scaling;
 mod transfer;

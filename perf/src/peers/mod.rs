@@ -1,0 +1,89 @@
+//! Systems that a user has installed, driven through what each offers its own users.
+//!
+//! It knows how files go in and out of them; how they are set up is told by the scripts in `peers/`.
+
+mod blockyard;
+mod mount;
+mod rados;
+pub(crate) mod script;
+
+use anyhow::Result;
+
+pub(crate) use self::blockyard::Blockyard;
+pub(crate) use self::mount::Mount;
+pub(crate) use self::rados::Rados;
+use crate::disk::Disk;
+use crate::meter::{Meter, Used};
+use crate::workload::Pool;
+
+/// What stands beside a system's figures.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub name: String,
+    pub version: String,
+    pub copies: String,
+    /// What is on stable storage when a write is acknowledged.
+    pub flush: String,
+    /// How files go in and out.
+    pub way: String,
+}
+
+/// Files of one length, written and read by so many workers at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Work {
+    pub files: u64,
+    pub length_bytes: u64,
+    pub workers: u64,
+    /// Tells this work's names and contents from those of others.
+    pub id: u64,
+}
+
+impl Work {
+    pub(crate) fn bytes(self) -> u64 {
+        self.files * self.length_bytes
+    }
+
+    /// Which contents of the pool file `index` has.
+    fn number(self, index: u64) -> u64 {
+        self.id * 1_000_000 + index
+    }
+}
+
+/// What a piece of work took.
+#[derive(Clone, Debug)]
+pub(crate) struct Took {
+    pub used: Used,
+    /// The time that the work itself took, without the start of a tool.
+    pub wall_s: f64,
+    /// CPU seconds of the tools that did it, beside those in `used`.
+    pub tool_cpu_s: f64,
+}
+
+/// A system under test.
+pub(crate) trait System {
+    fn facts(&self) -> &Facts;
+
+    /// Name and process id of each of its servers, a FUSE client included.
+    fn servers(&self) -> Vec<(String, u32)>;
+
+    /// Writes the files, each acknowledged as [`Facts::flush`] says.
+    fn write(&mut self, pool: &Pool, work: Work, disk: Option<&Disk>) -> Result<Took>;
+
+    /// Reads them all; the page cache was dropped before.
+    fn read(&mut self, pool: &Pool, work: Work, disk: Option<&Disk>) -> Result<Took>;
+
+    /// Removes them.
+    fn remove(&mut self, work: Work) -> Result<()>;
+}
+
+/// Runs work of this process beside servers.
+fn timed(servers: &[(String, u32)], disk: Option<&Disk>, work: impl FnOnce() -> Result<()>) -> Result<Took> {
+    let meter = Meter::start(servers, disk)?;
+    work()?;
+    let used = meter.stop()?;
+    Ok(Took {
+        wall_s: used.wall_s,
+        used,
+        tool_cpu_s: 0.0,
+    })
+}

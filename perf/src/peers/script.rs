@@ -1,0 +1,187 @@
+//! The scripts of `peers/`: run, read, and undone whatever happens.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{Facts, Mount, Rados, System};
+use crate::cleanup::{self, Process};
+
+/// A system that a script sets up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Script {
+    pub name: &'static str,
+    text: &'static str,
+    /// Programs that it needs.
+    pub tools: &'static [&'static str],
+    /// The line that installs it on Debian.
+    pub install: &'static str,
+}
+
+pub(crate) const SCRIPTS: [Script; 3] = [
+    Script {
+        name: "ceph",
+        text: include_str!("../../peers/ceph"),
+        tools: &["ceph-mon", "ceph-mgr", "ceph-osd", "ceph", "rados", "monmaptool"],
+        install: "apt-get install --no-install-recommends ceph-mon ceph-mgr ceph-osd ceph-common",
+    },
+    Script {
+        name: "glusterfs",
+        text: include_str!("../../peers/glusterfs"),
+        tools: &["glusterd", "gluster", "glusterfs", "ip", "nsenter"],
+        install: "apt-get install --no-install-recommends glusterfs-server iproute2",
+    },
+    Script {
+        name: "moosefs",
+        text: include_str!("../../peers/moosefs"),
+        tools: &["mfsmaster", "mfschunkserver", "mfsmount", "ip", "nsenter"],
+        install: "apt-get install --no-install-recommends moosefs-master moosefs-chunkserver moosefs-client iproute2",
+    },
+];
+
+/// A system that was set up; dropped, it is taken down.
+pub(crate) struct Up {
+    script: PathBuf,
+    folder: PathBuf,
+}
+
+impl Up {
+    /// Runs the script below `folder` and returns the system that it tells of.
+    pub(crate) fn start(script: &Script, folder: &Path) -> Result<(Self, Box<dyn System>)> {
+        let file = folder.join(format!("{}.sh", script.name));
+        std::fs::write(&file, script.text).with_context(|| format!("cannot write {}", file.display()))?;
+        let up = Self {
+            script: file,
+            folder: folder.join(script.name),
+        };
+        // Before it starts: what stops halfway has to be taken down too.
+        cleanup::take_down_on_signal(&up.script, &up.folder);
+        let mut command = Command::new("bash");
+        command.arg(&up.script).arg("up").arg(&up.folder);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let process = Process::spawn(script.name, &mut command)?;
+        let mut output = String::new();
+        if let Some(mut stdout) = process.take_stdout() {
+            std::io::Read::read_to_string(&mut stdout, &mut output)?;
+        }
+        let status = process.wait()?;
+        if !status.success() {
+            bail!("{} could not be set up ({status})", script.name);
+        }
+        let system = Told::parse(&output)?.system(script.name)?;
+        Ok((up, system))
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        cleanup::take_down(&self.script, &self.folder);
+    }
+}
+
+/// What a script printed.
+#[derive(PartialEq, Debug)]
+struct Told(BTreeMap<String, String>);
+
+impl Told {
+    fn parse(output: &str) -> Result<Self> {
+        let pair = |line: &str| {
+            let (key, value) = line
+                .split_once('=')
+                .with_context(|| format!("'{line}' is not key=value"))?;
+            Ok((key.to_owned(), value.to_owned()))
+        };
+        output.lines().map(pair).collect::<Result<_>>().map(Self)
+    }
+
+    fn get(&self, key: &str) -> Result<&str> {
+        self.0
+            .get(key)
+            .map(String::as_str)
+            .with_context(|| format!("the script told no {key}"))
+    }
+
+    fn system(&self, name: &str) -> Result<Box<dyn System>> {
+        let servers = parse_pids(self.get("pids")?)?;
+        let facts = |way: &str| {
+            Ok::<_, anyhow::Error>(Facts {
+                name: name.to_owned(),
+                version: self.get("version")?.to_owned(),
+                copies: self.get("copies")?.to_owned(),
+                flush: self.get("flush")?.to_owned(),
+                way: way.to_owned(),
+            })
+        };
+        Ok(match self.get("kind")? {
+            "rados" => {
+                let facts = facts("rados bench, which makes its own data, in objects of at most 4 MiB")?;
+                let (conf, pool) = (self.get("conf")?.into(), self.get("pool")?.to_owned());
+                Box::new(Rados::new(facts, conf, pool, servers))
+            }
+            "mount" => {
+                let facts = facts("FUSE, an fsync per file")?;
+                Box::new(Mount::new(facts, self.get("mount")?.into(), servers)?)
+            }
+            kind => bail!("'{kind}' is no kind of system"),
+        })
+    }
+}
+
+/// `NAME:PID,…`
+pub(crate) fn parse_pids(text: &str) -> Result<Vec<(String, u32)>> {
+    let pair = |item: &str| {
+        let (name, pid) = item
+            .split_once(':')
+            .with_context(|| format!("'{item}' is not NAME:PID"))?;
+        let pid = pid.parse().with_context(|| format!("'{pid}' is no process id"))?;
+        Ok((name.to_owned(), pid))
+    };
+    text.split(',')
+        .filter(|item| !item.is_empty())
+        .map(pair)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOLD: &str =
+        "kind=rados\nconf=/d/ceph.conf\npool=perf\nversion=16.2\ncopies=2\nflush=a=b\npids=mon:7,osd0:8\n";
+
+    #[test]
+    fn what_a_script_tells_is_understood() {
+        let system = Told::parse(TOLD).unwrap().system("ceph").unwrap();
+        assert_eq!(system.servers(), [("mon".to_owned(), 7), ("osd0".to_owned(), 8)]);
+        assert_eq!(system.facts().flush, "a=b");
+        assert_eq!(system.facts().version, "16.2");
+    }
+
+    #[test]
+    fn what_is_missing_or_odd_is_told() {
+        for (from, to) in [
+            ("kind=rados", "kind=tape"),
+            ("version=16.2\n", ""),
+            ("mon:7", "mon"),
+            ("osd0:8", "osd0:x"),
+        ] {
+            let told = Told::parse(&TOLD.replace(from, to)).unwrap();
+            assert!(told.system("ceph").is_err(), "{to}");
+        }
+        assert!(Told::parse("ready").is_err());
+        assert!(parse_pids("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn scripts_are_sound_bash() {
+        for script in SCRIPTS {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join(script.name);
+            std::fs::write(&file, script.text).unwrap();
+            let status = Command::new("bash").arg("-n").arg(&file).status().unwrap();
+            assert!(status.success(), "{}", script.name);
+        }
+    }
+}
