@@ -47,6 +47,7 @@ impl Drop for SimDevice {
     fn drop(&mut self) {
         let world = &mut *self.0.borrow_mut();
         if world.dead {
+            world.let_go();
             return;
         }
         for mut queued in std::mem::take(&mut world.queue) {

@@ -273,7 +273,7 @@ impl Explorer<'_> {
             crash_at_sync: Some(crash_at_sync),
             ..Faults::default()
         });
-        match self.yard.open(disk) {
+        match self.yard.open_beside(disk) {
             Ok(_) => {}
             Err(_) if disk.syncs() > crash_at_sync => {}
             Err(error) => return Err(error.to_string()),
@@ -284,7 +284,7 @@ impl Explorer<'_> {
     }
 
     fn recover(&mut self, disk: &SimDisk, model: &Model) -> Result<(Vec<ReplicaInfo>, u64), Finding> {
-        let (volume, report) = self.yard.open(disk).map_err(|error| error.to_string())?;
+        let (volume, report) = self.yard.open_beside(disk).map_err(|error| error.to_string())?;
         self.counts.torn_tails += u64::from(report.torn_tail_cut);
         self.counts.suspects += u64::from(!report.suspects.is_empty());
         let listed = model.check(&volume)?;
@@ -294,7 +294,7 @@ impl Explorer<'_> {
 
     /// What was recovered must be fit to work with.
     fn go_on(&mut self, disk: &SimDisk, model: &Model) -> Result<(), Finding> {
-        let (volume, _) = self.yard.open(disk).map_err(|error| error.to_string())?;
+        let (volume, _) = self.yard.open_beside(disk).map_err(|error| error.to_string())?;
         let listed = model.check(&volume)?;
         let mut model = model.clone();
         model.settle(&volume, &listed);

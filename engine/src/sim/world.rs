@@ -79,6 +79,8 @@ pub(super) struct World {
     pub(super) inodes: Vec<Inode>,
     pub(super) open: Vec<Option<Handle>>,
     pub(super) queue: Vec<Queued>,
+    /// Writes that were under way when the power went, of a volume that is gone.
+    left: Vec<Unflushed>,
     pub(super) clock: u64,
     pub(super) turns: u64,
     pub(super) syncs: u64,
@@ -104,6 +106,7 @@ impl World {
             inodes: Vec::new(),
             open: Vec::new(),
             queue: Vec::new(),
+            left: Vec::new(),
             clock: 0,
             turns: 0,
             syncs: 0,
@@ -135,6 +138,7 @@ impl World {
         self.new_names.clear();
         self.open.clear();
         self.queue.clear();
+        self.left.clear();
         self.syncs = 0;
         self.turns = 0;
         self.dead = false;
@@ -164,21 +168,36 @@ impl World {
 
     /// What is on its way when the power goes may arrive.
     pub(super) fn writes_in_flight(&self) -> impl Iterator<Item = Unflushed> {
-        self.given_up
+        let queued = self.given_up.iter().chain(&self.queue);
+        let queued = queued.filter_map(|queued| self.unflushed(queued));
+        self.left.iter().cloned().chain(queued)
+    }
+
+    /// Lets go of the buffers of what is queued, but not of what they hold: the power is gone, and so is the volume.
+    pub(super) fn let_go(&mut self) {
+        let left: Vec<Unflushed> = self
+            .queue
             .iter()
-            .chain(&self.queue)
-            .filter_map(|queued| match &queued.op {
-                Op::Write {
-                    file,
-                    offset_bytes,
-                    from,
-                } => Some(Unflushed {
-                    file: self.inode(*file)?.0,
-                    offset_bytes: offset_bytes + queued.done_bytes as u64,
-                    bytes: from.as_ref()[queued.done_bytes..].into(),
-                }),
-                _ => None,
-            })
+            .filter_map(|queued| self.unflushed(queued))
+            .collect();
+        self.left.extend(left);
+        self.queue.clear();
+    }
+
+    fn unflushed(&self, queued: &Queued) -> Option<Unflushed> {
+        let Op::Write {
+            file,
+            offset_bytes,
+            from,
+        } = &queued.op
+        else {
+            return None;
+        };
+        Some(Unflushed {
+            file: self.inode(*file)?.0,
+            offset_bytes: offset_bytes + queued.done_bytes as u64,
+            bytes: from.as_ref()[queued.done_bytes..].into(),
+        })
     }
 
     /// The planned fault of the next operation of this kind on a file of this name, if it is its turn.

@@ -16,6 +16,8 @@ pub struct Yard {
     /// What each is opened with; the pool is made once.
     pub options: Options,
     pool: Pool,
+    /// For a volume that is opened while another one, with work under way, is open too.
+    pool_beside: Pool,
 }
 
 impl Default for Yard {
@@ -37,16 +39,23 @@ impl Yard {
             repair: lane,
             read: lane,
         };
-        let pool = new_pool(&options).expect("memory for buffers");
-        Self { options, pool }
+        Self::with(options)
+    }
+
+    fn with(options: Options) -> Self {
+        let pool = || new_pool(&options).expect("memory for buffers");
+        Self {
+            pool: pool(),
+            pool_beside: pool(),
+            options,
+        }
     }
 
     /// The same, with a read cache.
     pub fn caching(capacity_bytes: u64, read_cache_bytes: u64) -> Self {
         let mut options = Self::new(capacity_bytes).options;
         options.read_cache_bytes = read_cache_bytes;
-        let pool = new_pool(&options).expect("memory for buffers");
-        Self { options, pool }
+        Self::with(options)
     }
 
     /// A disk with a formatted volume on it.
@@ -64,8 +73,17 @@ impl Yard {
 
     /// Opens the volume on `disk`: one at a time.
     pub fn open(&self, disk: &SimDisk) -> Result<(Volume, OpenReport)> {
-        self.pool.reopen();
+        self.open_with(&self.pool, disk)
+    }
+
+    /// Opens the volume on `disk` while another one is open.
+    pub fn open_beside(&self, disk: &SimDisk) -> Result<(Volume, OpenReport)> {
+        self.open_with(&self.pool_beside, disk)
+    }
+
+    fn open_with(&self, pool: &Pool, disk: &SimDisk) -> Result<(Volume, OpenReport)> {
+        pool.reopen();
         let device = Box::new(disk.device());
-        Volume::open_on(device, self.pool.clone(), &self.options, Some(CLUSTER))
+        Volume::open_on(device, pool.clone(), &self.options, Some(CLUSTER))
     }
 }
