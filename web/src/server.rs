@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use blockyard_wire::address::closed_by_default;
-use blockyard_wire::{Problem, ProblemKind, Result};
+use blockyard_wire::{Problem, ProblemKind, Result, socket};
 
 use crate::backend::Backend;
 use crate::guard::Guard;
@@ -142,8 +142,8 @@ async fn connection(
     header_timeout: Duration,
     stall_timeout: Duration,
 ) -> hyper::Result<()> {
-    // Answers go out in one piece; waiting for more would only delay them.
-    let _ = stream.set_nodelay(true);
+    // A peer that is gone already shows at the first read.
+    let _ = socket::tune(&stream);
     let service = service_fn(move |asked| {
         let page = page.clone();
         async move { Ok::<_, Infallible>(answer(&page, asked).await) }

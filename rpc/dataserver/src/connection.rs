@@ -5,13 +5,14 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use blockyard_wire::frame::{Abort, Message, Purpose, Role};
 use blockyard_wire::hello::{Acceptor, Agreed, refusal};
 use blockyard_wire::types::VolumeId;
-use blockyard_wire::{Problem, ProblemKind, Result};
+use blockyard_wire::{Problem, ProblemKind, Result, socket};
 use monoio::io::{AsyncWriteRentExt as _, Splitable as _};
 use monoio::net::TcpStream;
 use monoio::net::tcp::TcpOwnedWriteHalf;
@@ -44,10 +45,12 @@ enum Stream {
     Get(Rc<GetStream>),
 }
 
-/// Sets what every data connection has: no delay for small frames, and a watch for dead peers.
-pub(crate) fn tune(stream: &TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    stream.set_tcp_keepalive(Some(KEEPALIVE.0), Some(KEEPALIVE.1), Some(KEEPALIVE.2))
+/// Sets what every data connection has, a watch for dead peers included, and gives its second handle.
+pub(crate) fn tune(stream: &TcpStream) -> std::io::Result<OwnedFd> {
+    let handle = second_handle(stream)?;
+    socket::tune(&handle)?;
+    stream.set_tcp_keepalive(Some(KEEPALIVE.0), Some(KEEPALIVE.1), Some(KEEPALIVE.2))?;
+    Ok(handle)
 }
 
 /// Serves one connection until it is lost.
@@ -73,8 +76,7 @@ async fn refuse(mut stream: TcpStream) -> Result<()> {
 }
 
 async fn run(node: &Rc<Node>, stream: TcpStream, peer: SocketAddr) -> Result<()> {
-    tune(&stream)?;
-    let handle = second_handle(&stream)?;
+    let handle = tune(&stream)?;
     let (read, mut write) = stream.into_split();
     let mut reader = FrameReader::new(read);
     let agreed = within(node.deadlines.hello_ms, greet(node, &mut reader, &mut write))

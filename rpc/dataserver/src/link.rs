@@ -16,7 +16,6 @@ use bytes::Bytes;
 use monoio::io::{AsyncWriteRentExt as _, Splitable as _};
 use monoio::net::TcpStream;
 
-use crate::buf::second_handle;
 use crate::connection::{STREAMS_MAX, greeting, tune};
 use crate::frames::{FrameReader, Sink};
 use crate::node::{Lifeline, Node};
@@ -137,8 +136,7 @@ async fn connect(node: &Node, address: &str) -> Result<Connected> {
     let stream = TcpStream::connect_addr(target)
         .await
         .map_err(|error| Problem::retry(format!("cannot connect to {address}: {error}")))?;
-    tune(&stream)?;
-    let handle = second_handle(&stream)?;
+    let handle = tune(&stream)?;
     let (read, mut write) = stream.into_split();
     let mut reader = FrameReader::new(read);
     let greeted = async {

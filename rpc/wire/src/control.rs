@@ -18,6 +18,7 @@ use crate::error::{Problem, ProblemKind, Result};
 use crate::frame::{Frame, PREFIX_BYTES, Prefix, Purpose, Role};
 use crate::hello::{Acceptor, Agreed, Opener, refusal};
 use crate::secret::ClusterSecret;
+use crate::socket;
 use crate::types::ClusterId;
 
 /// Bytes of the longest Cap'n Proto message that is read.
@@ -86,7 +87,7 @@ async fn open(
         .await
         .map_err(|error| Problem::retry(format!("cannot connect to {address}: {error}")))?;
     let agreed = async {
-        stream.set_nodelay(true)?;
+        socket::tune(&stream)?;
         let (mut opener, hello) = Opener::new(secret, role, purpose, cluster);
         stream.write_all(&hello).await?;
         let proof = opener.challenge(read_frame(&mut stream).await?)?;
@@ -110,7 +111,7 @@ pub struct Accepted {
 /// # Errors
 /// Why the peer was refused; it has been told.
 pub async fn accept(mut stream: TcpStream, secret: &ClusterSecret, cluster: ClusterId) -> Result<Accepted> {
-    stream.set_nodelay(true)?;
+    socket::tune(&stream)?;
     let mut acceptor = Acceptor::new(secret, cluster, Purpose::Control);
     let agreed = async {
         let challenge = acceptor.hello(read_frame(&mut stream).await?)?;

@@ -9,6 +9,7 @@ pub mod frame;
 mod frame_convert;
 pub mod hello;
 pub mod secret;
+pub mod socket;
 pub mod ticket;
 pub mod types;
 
