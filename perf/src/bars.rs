@@ -59,6 +59,24 @@ const BARS: &[Bar] = &[
     bar("cluster", "upload, 4 streams", "cpu", ValueAtMost(1.4)),
     bar("cluster", "upload, 4 streams", "disk flushes", RatioAtLeast(1.0)),
     bar("cluster", "upload, 1 stream", "throughput", RatioAtLeast(0.7)),
+    bar(
+        "cluster",
+        "upload to recycled slots, 4 streams",
+        "throughput",
+        RatioAtLeast(0.85),
+    ),
+    bar(
+        "cluster",
+        "upload to recycled slots, 4 streams",
+        "cpu",
+        ValueAtMost(1.4),
+    ),
+    bar(
+        "cluster",
+        "upload to recycled slots, 1 stream",
+        "throughput",
+        RatioAtLeast(0.7),
+    ),
     bar("cluster", "download, 4 streams", "throughput", RatioAtLeast(0.9)),
     bar("cluster", "download, 4 streams", "cpu", ValueAtMost(0.75)),
     bar(

@@ -17,8 +17,10 @@ const HUGE_SPARE_BYTES: u64 = 4 << 20;
 /// A job file: the disk's limit for one kind of work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Job {
-    /// Sequential writes.
+    /// Sequential writes over a written file.
     Write,
+    /// Sequential writes to a new file, whose extents were only set aside.
+    FreshWrite,
     /// Sequential reads.
     Read,
     /// Random writes, an fdatasync for each batch as large as the depth.
@@ -36,6 +38,7 @@ impl Job {
     fn file(self) -> (&'static str, &'static str) {
         match self {
             Self::Write => ("write.fio", include_str!("../jobs/write.fio")),
+            Self::FreshWrite => ("fresh.fio", include_str!("../jobs/fresh.fio")),
             Self::Read => ("read.fio", include_str!("../jobs/read.fio")),
             Self::RandWrite => ("randwrite.fio", include_str!("../jobs/randwrite.fio")),
             Self::RandRead => ("randread.fio", include_str!("../jobs/randread.fio")),
@@ -256,6 +259,7 @@ mod tests {
     fn jobs_take_their_shape_from_outside_and_bypass_the_page_cache() {
         for job in [
             Job::Write,
+            Job::FreshWrite,
             Job::Read,
             Job::RandWrite,
             Job::RandRead,

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use blockyard_wire::socket;
 use serde::Deserialize;
 
 use crate::cleanup::Process;
@@ -26,6 +27,8 @@ pub(crate) struct Options {
     pub pairs: u32,
     /// Bytes of each write; `None`: iperf3's own choice (128 KiB).
     pub write_bytes: Option<u32>,
+    /// With the congestion control that Blockyard gives its local connections; otherwise with the system's, as installed.
+    pub unpaced: bool,
 }
 
 impl Default for Options {
@@ -34,6 +37,7 @@ impl Default for Options {
             seconds: 2,
             pairs: 1,
             write_bytes: None,
+            unpaced: false,
         }
     }
 }
@@ -83,6 +87,11 @@ fn pair(options: Options) -> Result<Figures> {
                 "--time",
                 &options.seconds.to_string(),
             ])
+            .args(
+                options
+                    .unpaced
+                    .then(|| format!("--congestion={}", socket::LOCAL_CONGESTION_CONTROL)),
+            )
             .args(options.write_bytes.map(|bytes| format!("--length={bytes}")))
             .stdin(Stdio::null())
             .stdout(Stdio::piped());

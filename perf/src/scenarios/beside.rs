@@ -70,6 +70,7 @@ fn name(job: Job, shape: Shape) -> String {
     let depth = shape.depth;
     match job {
         Job::Write => format!("limit: fio write {block}, depth {depth}"),
+        Job::FreshWrite => format!("limit: fio write {block} to a new file, depth {depth}"),
         Job::Read => format!("limit: fio read {block}, depth {depth}"),
         Job::RandWrite => format!("limit: fio randwrite {block}, depth {depth}, fdatasync each {depth}"),
         Job::RandRead => format!("limit: fio randread {block}, depth {depth}"),

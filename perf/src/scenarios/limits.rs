@@ -18,8 +18,14 @@ const SCENARIO: &str = "limits";
 /// Well over the processor's caches.
 const MEMORY_BYTES: usize = 256 << 20;
 
-const DISK_CASES: [(&str, Job, u64, u32); 6] = [
+const DISK_CASES: [(&str, Job, u64, u32); 7] = [
     ("fio write 4 MiB, depth 4", Job::Write, 4 << 20, 4),
+    (
+        "fio write 4 MiB to a new file, depth 4",
+        Job::FreshWrite,
+        4 << 20,
+        4,
+    ),
     ("fio read 4 MiB, depth 4", Job::Read, 4 << 20, 4),
     ("fio write 4 MiB, depth 1", Job::Write, 4 << 20, 1),
     ("fio read 4 MiB, depth 1", Job::Read, 4 << 20, 1),
@@ -35,13 +41,19 @@ const DISK_CASES: [(&str, Job, u64, u32); 6] = [
 pub(crate) fn run(context: &mut Context) -> Result<()> {
     let (fio, iperf3) = (context.has_tool("fio")?, context.has_tool("iperf3")?);
     let size_bytes = context.flags.size_bytes();
-    context.check_space(size_bytes + (64 << 20))?;
+    context.check_space(2 * size_bytes + (64 << 20))?;
     let folder = fio_folder(context)?;
     let mut disk: Vec<Series> = DISK_CASES
         .iter()
         .map(|case| Series::new(SCENARIO, case.0))
         .collect();
-    let mut network = Series::new(SCENARIO, "iperf3, one stream on loopback");
+    let mut network = [
+        (false, Series::new(SCENARIO, "iperf3, one stream on loopback")),
+        (
+            true,
+            Series::new(SCENARIO, "iperf3, one stream on loopback, unpaced"),
+        ),
+    ];
     let mut memory = [
         Series::new(SCENARIO, "memcpy, one core"),
         Series::new(SCENARIO, "CRC32C, one core"),
@@ -63,14 +75,15 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
                 add_fio(series, &figures);
             }
         }
-        if iperf3 {
+        for (unpaced, series) in network.iter_mut().filter(|_| iperf3) {
             let figures = iperf::run(iperf::Options {
                 seconds: if context.flags.quick { 1 } else { 2 },
+                unpaced: *unpaced,
                 ..iperf::Options::default()
             })?;
             if counts {
-                network.add("throughput", "MiB/s", figures.mib_per_s);
-                network.add("cpu", "s/GiB", figures.cpu_s_per_gib);
+                series.add("throughput", "MiB/s", figures.mib_per_s);
+                series.add("cpu", "s/GiB", figures.cpu_s_per_gib);
             }
         }
         let copied = timed(|| {
@@ -86,7 +99,8 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
             series.add("cpu", "s/GiB", cpu_s_per_gib);
         }
     }
-    for series in disk.iter().chain([&network]).chain(&memory) {
+    let network = network.iter().map(|(_, series)| series);
+    for series in disk.iter().chain(network).chain(&memory) {
         context.report.series(series);
     }
     Ok(())

@@ -58,7 +58,17 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
             write_bytes: Some(write_bytes),
             ..iperf::Options::default()
         };
-        limits.push(NetworkLimit::new(context, SCENARIO, name, options)?);
+        let unpaced = iperf::Options {
+            unpaced: true,
+            ..options
+        };
+        limits.push(NetworkLimit::new(context, SCENARIO, name.clone(), options)?);
+        limits.push(NetworkLimit::new(
+            context,
+            SCENARIO,
+            format!("{name}, unpaced"),
+            unpaced,
+        )?);
     }
     let mut plain = Series::new(
         SCENARIO,

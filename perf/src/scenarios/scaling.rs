@@ -113,6 +113,7 @@ impl Case {
         let plural = if volumes == 1 { "volume" } else { "volumes" };
         let options = iperf::Options {
             pairs: volumes,
+            unpaced: true,
             ..iperf::Options::default()
         };
         let limit = |what: &str| format!("limit: {what}, beside {volumes} {plural}");
@@ -122,7 +123,7 @@ impl Case {
             upload: name("upload"),
             download: name("download"),
             memory: Series::new(SCENARIO, limit("memcpy on all cores")),
-            network: NetworkLimit::new(context, SCENARIO, limit("iperf3, as many pairs"), options)?,
+            network: NetworkLimit::new(context, SCENARIO, limit("unpaced iperf3, as many pairs"), options)?,
         })
     }
 

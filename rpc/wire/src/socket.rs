@@ -9,7 +9,7 @@ use rustix::net::{getpeername, getsockname, sockopt};
 /// What paces connections within one machine. Nothing is lost there, so the plainest serves: BBR, which many systems
 /// have as their default, spaces packets by timers, at twice the CPU time a byte and half the rate. Every kernel has
 /// it, and every user may choose it.
-const LOCAL_CONGESTION_CONTROL: &str = "reno";
+pub const LOCAL_CONGESTION_CONTROL: &str = "reno";
 
 /// Sets a connected TCP socket: small frames go at once, and within one machine nothing is paced. Between machines the
 /// system's congestion control stays.

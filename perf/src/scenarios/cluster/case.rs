@@ -28,19 +28,15 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn new(context: &mut Context, replicas: u8) -> Result<Self> {
-        Self::named(context, &factor_name(replicas))
-    }
-
-    /// The same with something behind their names, where they are measured once more.
-    pub(super) fn named(context: &mut Context, suffix: &str) -> Result<Self> {
+    /// `write` is fio's way to write to extents like those of the uploads; `suffix` stands behind the limits' names.
+    pub(super) fn new(context: &mut Context, write: Job, suffix: &str) -> Result<Self> {
         let shape = Shape {
             block_bytes: BLOCK_BYTES,
             depth: 4,
             size_bytes: context.flags.size_bytes(),
         };
         Ok(Self {
-            write: FioLimit::new(context, SCENARIO, Job::Write, shape)?.suffixed(suffix),
+            write: FioLimit::new(context, SCENARIO, write, shape)?.suffixed(suffix),
             read: FioLimit::new(context, SCENARIO, Job::Read, shape)?.suffixed(suffix),
             network: NetworkLimit::new(
                 context,

@@ -15,6 +15,7 @@ use super::BLOCK_BYTES;
 use super::common::{Place, clients, close, memory_rows, on_cluster};
 use super::transfer;
 use crate::context::{Context, drop_page_cache};
+use crate::fio::Job;
 use crate::flags::ClusterCase;
 use crate::nodes::{self, Nodes};
 use crate::workload::Pool;
@@ -81,7 +82,7 @@ impl Plan {
                 .collect(),
             ranges: Vec::new(),
             mixed: Vec::new(),
-            limits: Limits::new(context, replicas)?,
+            limits: Limits::new(context, Job::FreshWrite, &factor_name(replicas))?,
         };
         for streams in streams {
             if ranges {
@@ -110,7 +111,7 @@ fn cold(context: &mut Context, pool: &Pool, replicas: u8) -> Result<()> {
     let rounds = u64::from(context.flags.rounds()) + 1;
     // Removed files keep their slots until the last read ticket has expired, longer than a run: nothing is reused.
     let volume_bytes = plan.round_bytes(context) * rounds * 21 / 20 + (1 << 30);
-    context.check_space(u64::from(replicas) * volume_bytes + context.flags.size_bytes())?;
+    context.check_space(u64::from(replicas) * volume_bytes + 2 * context.flags.size_bytes())?;
     let shape = nodes::Shape {
         dataservers: usize::from(replicas),
         replication: replicas,

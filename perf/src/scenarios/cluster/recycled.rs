@@ -9,6 +9,7 @@ use blockyard_client::Client;
 use super::case::{Limits, plan};
 use super::{SCENARIO, factor_name, file_bytes, streams_name};
 use crate::context::Context;
+use crate::fio::Job;
 use crate::latency::Latencies;
 use crate::nodes;
 use crate::report::Series;
@@ -39,7 +40,7 @@ pub(super) fn run(context: &mut Context, pool: &Pool, replicas: u8) -> Result<()
         }
     };
     let mut cases: Vec<Case> = context.flags.streams.iter().map(case).collect();
-    let mut limits = Limits::named(context, &format!(", beside recycled slots{factor}"))?;
+    let mut limits = Limits::new(context, Job::Write, &format!(", beside recycled slots{factor}"))?;
     let volume_bytes = 2 * context.flags.size_bytes() + (1 << 30);
     context.check_space(u64::from(replicas) * volume_bytes + context.flags.size_bytes())?;
     let shape = nodes::Shape {
