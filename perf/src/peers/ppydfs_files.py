@@ -1,4 +1,4 @@
-"""Files in and out of PPYDFS by its own client, from several processes at once.
+"""Files in and out of PPYDFS by its own client, by several processes at once.
 
 ppydfs_files.py OPERATION FOLDER PREFIX FILES WORKERS: OPERATION is upload, download, compare or delete; file I is FOLDER/I here
 and PREFIX-I there. Prints what perf needs, key=value a line.
@@ -29,7 +29,10 @@ def one(client, number, index):
     if operation == "delete":
         return client.delete_file(there)
     came = f"{folder}/came-{number}"
-    return client.download_file(there, came) and filecmp.cmp(here, came, shallow=False)
+    good = client.download_file(there, came)
+    if good and not filecmp.cmp(here, came, shallow=False):
+        sys.exit(f"{there} came back otherwise")
+    return good
 
 
 def worker(number):
@@ -56,6 +59,8 @@ started = time.monotonic()
 for process in processes:
     process.join()
 seconds = time.monotonic() - started
+if any(process.exitcode for process in processes):
+    sys.exit(1)
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(f"seconds={seconds}")
 print(f"cpu={used.ru_utime + used.ru_stime}")
