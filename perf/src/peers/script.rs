@@ -205,6 +205,7 @@ pub(crate) fn parse_pids(text: &str) -> Result<Vec<(String, u32)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process;
 
     const TOLD: &str =
         "kind=rados\nconf=/d/ceph.conf\npool=perf\nversion=16.2\ncopies=2\nflush=a=b\npids=mon:7,osd0:8\n";
@@ -244,6 +245,61 @@ mod tests {
             std::fs::write(&file, text).unwrap();
             let status = Command::new("bash").arg("-n").arg(&file).status().unwrap();
             assert!(status.success(), "{name}");
+        }
+    }
+
+    /// As the scripts are, without a system: a namespace, a process in it, and then a failure or a long wait.
+    const NOTHING: &str = r#"
+        set -euo pipefail
+        here=$(dirname "$0")
+        dir=$2 how=${3:-}
+        space=perf-test-$(printf '%s' "$dir" | cksum | cut -d' ' -f1)
+        up() {
+            mkdir -p "$dir"
+            make_space 10.251.9.1
+            nsenter --net="/run/netns/$space" sleep 1000 </dev/null >/dev/null 2>&1 &
+            echo "$space $!"
+            [[ $how == waits ]] || return 1
+            exec >&-
+            sleep 1000
+        }
+        down() {
+            remove_space
+            rm -rf "$dir"
+        }
+        source "$here/common"
+    "#;
+
+    #[test]
+    fn nothing_is_left_of_an_up_that_failed_or_was_killed() {
+        if !rustix::process::geteuid().is_root() || Command::new("ip").arg("-V").output().is_err() {
+            eprintln!("not tested: network namespaces need root and ip");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (file, below) = (folder.path().join("nothing.sh"), folder.path().join("nothing"));
+        std::fs::write(&file, NOTHING).unwrap();
+        std::fs::write(folder.path().join("common"), COMMON).unwrap();
+        for how in ["fails", "waits"] {
+            let mut command = Command::new("bash");
+            command.arg(&file).arg("up").arg(&below).arg(how);
+            command.stdout(Stdio::piped()).stderr(Stdio::null());
+            let process = Process::spawn("nothing", &mut command).unwrap();
+            let mut output = String::new();
+            std::io::Read::read_to_string(&mut process.take_stdout().unwrap(), &mut output).unwrap();
+            let (space, pid) = output.trim().split_once(' ').unwrap();
+            if how == "waits" {
+                assert!(below.exists() && Path::new("/run/netns").join(space).exists());
+                process.kill().unwrap();
+                cleanup::take_down(&file, &below);
+            } else {
+                assert!(!process.wait().unwrap().success());
+            }
+            assert!(
+                !below.exists() && !Path::new("/run/netns").join(space).exists(),
+                "{how}"
+            );
+            assert!(process::cpu_s(pid.parse().unwrap()).is_err(), "{how}");
         }
     }
 }
