@@ -1,6 +1,6 @@
 """Files in and out of PPYDFS by its own client, by several processes at once.
 
-ppydfs_files.py OPERATION FOLDER PREFIX FILES WORKERS: OPERATION is upload, download, compare or delete; file I is FOLDER/I here
+ppydfs_files.py OPERATION FOLDER PREFIX FILES WORKERS: OPERATION is upload, download or compare; file I is FOLDER/I here
 and PREFIX-I there. Prints what perf needs, key=value a line.
 """
 
@@ -26,8 +26,6 @@ def one(client, number, index):
         return client.upload_file(here, there)
     if operation == "download":
         return client.download_file(there, os.devnull)
-    if operation == "delete":
-        return client.delete_file(there)
     came = f"{folder}/came-{number}"
     good = client.download_file(there, came)
     if good and not filecmp.cmp(here, came, shallow=False):
