@@ -102,6 +102,11 @@ pub(crate) trait System {
         false
     }
 
+    /// So many files of any work say all there is to say.
+    fn files_max(&self) -> u64 {
+        u64::MAX
+    }
+
     /// Writes the files, each acknowledged as [`Facts::flush`] says.
     fn write(&mut self, pool: &Pool, work: Work, disk: Option<&Disk>) -> Result<Took>;
 

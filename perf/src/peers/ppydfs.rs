@@ -156,6 +156,11 @@ impl System for Ppydfs {
         self.servers.clone()
     }
 
+    /// It does a few hundred a second.
+    fn files_max(&self) -> u64 {
+        512
+    }
+
     fn write(&mut self, pool: &Pool, work: Work, disk: Option<&Disk>) -> Result<Took> {
         self.lay_out(pool, work)?;
         let before = self.stored_bytes()?;

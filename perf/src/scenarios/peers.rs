@@ -231,6 +231,10 @@ fn measure(
     counts: bool,
 ) -> Result<()> {
     let disk = context.disk.clone();
+    let work = Work {
+        files: work.files.min(entry.system.files_max()),
+        ..work
+    };
     // What others left unwritten is not this one's to write.
     rustix::fs::sync();
     let wrote = entry.system.write(pool, work, disk.as_ref()).context("write")?;
