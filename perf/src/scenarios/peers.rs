@@ -57,8 +57,22 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     let bytes: u64 = kinds.iter().map(|kind| kind.work(0, 0).bytes()).sum();
     // Slots are not used again within a run.
     let volume_bytes = bytes * u64::from(rounds + 1) * 5 / 4 + (1 << 30);
-    let with_ceph = context.flags.with.iter().any(|name| name == "ceph");
-    context.check_space(2 * volume_bytes + 3 * bytes + if with_ceph { SET_UP_BYTES } else { 0 })?;
+    let with = |name: &str| {
+        context
+            .flags
+            .with
+            .iter()
+            .filter(|with| with.starts_with(name))
+            .count() as u64
+    };
+    let told: u64 = kinds
+        .iter()
+        .filter(|kind| kind.told)
+        .map(|kind| kind.work(0, 0).bytes())
+        .sum();
+    // MooseFS gives the room of removed files back too late for a run.
+    let kept_bytes = with("moosefs") * 2 * (bytes - told) * u64::from(rounds + 1);
+    context.check_space(2 * volume_bytes + 3 * bytes + kept_bytes + with("ceph") * SET_UP_BYTES)?;
     let mut limits = limits(context)?;
     let pool = Pool::new(POOL_BYTES);
     let mut entries = vec![entry(blockyard(context, volume_bytes)?, &kinds)];
