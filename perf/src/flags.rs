@@ -59,7 +59,7 @@ pub struct Flags {
     /// What lies stored while `growth` measures, a case for each.
     #[arg(long, value_name = "LIST", default_value = "1GiB,4GiB,16GiB", value_delimiter = ',', value_parser = size)]
     pub stored: Vec<u64>,
-    /// The tmpfs in which `scaling` keeps its volumes.
+    /// The tmpfs in which `scaling` keeps its volumes, and `peers` the files that PPYDFS's client reads.
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     pub memory_dir: PathBuf,
     /// Give every stream of `cluster` and worker of `files` a client of its own instead of sharing one.
@@ -84,12 +84,13 @@ pub struct Flags {
     #[arg(
         long,
         value_name = "LIST",
-        default_value = "ceph,glusterfs,moosefs",
+        default_value = "ceph,glusterfs,moosefs,moosefs-flushed,ppydfs,ppydfs-repaired",
         value_delimiter = ','
     )]
-    #[arg(value_parser = ["ceph", "glusterfs", "moosefs", "none"])]
+    #[arg(value_parser = ["ceph", "glusterfs", "moosefs", "moosefs-flushed", "ppydfs", "ppydfs-repaired", "none"])]
     pub with: Vec<String>,
-    /// A system that runs already, for `peers`: mount=NAME:DIR, with pids=PID+PID behind a comma to count its CPU.
+    /// A system that runs already, for `peers`: mount=NAME:DIR or s3=NAME:http://HOST:PORT/BUCKET (keys from
+    /// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), with pids=PID+PID behind a comma to count its CPU.
     #[arg(long, value_name = "PEER")]
     pub peer: Vec<String>,
     /// For perf's own use: do one job in this process and print its figures.

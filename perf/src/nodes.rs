@@ -108,6 +108,15 @@ impl Nodes {
         Ok(Client::connect(options).await?)
     }
 
+    /// A client whose transfers each have so many blocks under way.
+    pub(crate) async fn client_keeping(&self, blocks_in_flight: usize) -> Result<Client> {
+        let options = Options {
+            blocks_in_flight,
+            ..Options::new(vec![self.address.clone()], self.secret.clone())
+        };
+        Ok(Client::connect(options).await?)
+    }
+
     /// `HOST:PORT` of the page.
     pub(crate) fn web(&self) -> &str {
         &self.web

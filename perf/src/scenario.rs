@@ -75,7 +75,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "peers",
-        about: "the same files through Blockyard and other systems, round by round: Ceph, GlusterFS, MooseFS, mounts",
+        about: "the same files through Blockyard and other systems, round by round: Ceph, GlusterFS, MooseFS, PPYDFS, mounts, S3",
         run: scenarios::peers::run,
     },
 ];

@@ -1,10 +1,11 @@
 //! Blockyard itself, through its client library.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use anyhow::{Result, ensure};
 use blockyard_client::{Client, DownloadOptions, UploadOptions};
-use futures_util::future::try_join_all;
+use blockyard_engine::limits::BLOCK_BYTES_MAX;
 use tokio::runtime::Runtime;
 
 use super::{Facts, System, Took, Work, timed};
@@ -12,21 +13,44 @@ use crate::disk::Disk;
 use crate::nodes::Nodes;
 use crate::workload::{Pool, Sink, Source};
 
+/// What the client keeps under way by itself; files of less than a block leave it at that.
+const BLOCKS_IN_FLIGHT: u64 = 4;
+
 pub(crate) struct Blockyard {
     facts: Facts,
     nodes: Nodes,
-    client: Client,
+    /// By the number of blocks that each keeps under way.
+    clients: BTreeMap<u64, Client>,
     runtime: Runtime,
 }
 
 impl Blockyard {
-    pub(crate) fn new(facts: Facts, nodes: Nodes, client: Client, runtime: Runtime) -> Self {
+    pub(crate) fn new(facts: Facts, nodes: Nodes, runtime: Runtime) -> Self {
         Self {
             facts,
             nodes,
-            client,
+            clients: BTreeMap::new(),
             runtime,
         }
+    }
+
+    /// The client for such work.
+    fn client(&mut self, work: Work) -> Result<Client> {
+        let blocks_in_flight = if work.length_bytes < BLOCK_BYTES_MAX as u64 {
+            BLOCKS_IN_FLIGHT
+        } else {
+            work.blocks_in_flight
+        };
+        Ok(match self.clients.entry(blocks_in_flight) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(missing) => {
+                let blocks_in_flight = usize::try_from(blocks_in_flight)?;
+                let client = self
+                    .runtime
+                    .block_on(self.nodes.client_keeping(blocks_in_flight))?;
+                missing.insert(client).clone()
+            }
+        })
     }
 }
 
@@ -43,61 +67,48 @@ impl System for Blockyard {
         self.nodes.servers()
     }
 
+    fn keeps_blocks_in_flight(&self) -> bool {
+        true
+    }
+
     fn write(&mut self, pool: &Pool, work: Work, disk: Option<&Disk>) -> Result<Took> {
-        let folder = folder_of(work);
-        self.runtime.block_on(self.client.mkdir(&folder, true))?;
+        let (folder, client) = (folder_of(work), self.client(work)?);
+        self.runtime.block_on(client.mkdir(&folder, true))?;
         timed(&self.nodes.servers(), disk, || {
-            let next = AtomicU64::new(0);
-            let workers = (0..work.workers).map(|_| async {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= work.files {
-                        return Ok::<_, anyhow::Error>(());
-                    }
-                    let source = Source::new(pool.file(work.number(index), work.length_bytes), None);
-                    let options = UploadOptions {
-                        length_hint: Some(work.length_bytes),
-                        ..UploadOptions::default()
-                    };
-                    let path = format!("{folder}/{index}");
-                    let uploaded = self.client.upload(&path, source, options).await?;
-                    ensure!(uploaded.degraded == 0, "{path} has too few replicas");
-                }
-            });
-            self.runtime.block_on(try_join_all(workers)).map(drop)
+            self.runtime.block_on(work.each(async |index| {
+                let source = Source::new(pool.file(work.number(index), work.length_bytes), None);
+                let options = UploadOptions {
+                    length_hint: Some(work.length_bytes),
+                    ..UploadOptions::default()
+                };
+                let path = format!("{folder}/{index}");
+                let uploaded = client.upload(&path, source, options).await?;
+                ensure!(uploaded.degraded == 0, "{path} has too few replicas");
+                Ok(())
+            }))
         })
     }
 
     fn read(&mut self, _: &Pool, work: Work, disk: Option<&Disk>) -> Result<Took> {
-        let folder = folder_of(work);
+        let (folder, client) = (folder_of(work), self.client(work)?);
         timed(&self.nodes.servers(), disk, || {
-            let next = AtomicU64::new(0);
-            let workers = (0..work.workers).map(|_| async {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= work.files {
-                        return Ok::<_, anyhow::Error>(());
-                    }
-                    let path = format!("{folder}/{index}");
-                    // The client holds every unit against the CRC of what was uploaded.
-                    let (sink, _) = Sink::discard()?;
-                    let read = self
-                        .client
-                        .download(&path, sink, DownloadOptions::default())
-                        .await?;
-                    ensure!(
-                        read.bytes == work.length_bytes && read.verified_whole,
-                        "{path} is not what was uploaded"
-                    );
-                }
-            });
-            self.runtime.block_on(try_join_all(workers)).map(drop)
+            self.runtime.block_on(work.each(async |index| {
+                let path = format!("{folder}/{index}");
+                // The client holds every unit against the CRC of what was uploaded.
+                let (sink, _) = Sink::discard()?;
+                let read = client.download(&path, sink, DownloadOptions::default()).await?;
+                ensure!(
+                    read.bytes == work.length_bytes && read.verified_whole,
+                    "{path} is not what was uploaded"
+                );
+                Ok(())
+            }))
         })
     }
 
     fn remove(&mut self, work: Work) -> Result<()> {
-        self.runtime
-            .block_on(self.client.remove(&folder_of(work), true))?;
+        let client = self.client(work)?;
+        self.runtime.block_on(client.remove(&folder_of(work), true))?;
         Ok(())
     }
 }

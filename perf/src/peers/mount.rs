@@ -124,6 +124,7 @@ mod tests {
         files: 9,
         length_bytes: 70_001,
         workers: 4,
+        blocks_in_flight: 1,
         id: 3,
     };
 
@@ -134,6 +135,7 @@ mod tests {
             version: text(),
             copies: text(),
             flush: text(),
+            unflushed: false,
             way: text(),
         };
         Mount::new(facts, folder.to_owned(), Vec::new()).unwrap()

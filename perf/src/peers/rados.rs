@@ -45,7 +45,8 @@ impl Rados {
         let object_bytes = work.length_bytes.min(OBJECT_BYTES_MAX);
         let objects = work.bytes() / object_bytes;
         let mut arguments: Vec<String> = ["bench", SECONDS_MAX, kind].map(str::to_owned).into();
-        arguments.extend(["-t".to_owned(), work.workers.to_string()]);
+        let in_flight = work.workers * work.blocks_in_flight;
+        arguments.extend(["-t".to_owned(), in_flight.to_string()]);
         arguments.extend(["--run-name".to_owned(), run_name(work)]);
         if kind == "write" {
             arguments.extend(["-b".to_owned(), object_bytes.to_string()]);
@@ -68,6 +69,8 @@ impl Rados {
             used,
             wall_s: summary.seconds,
             tool_cpu_s,
+            succeeded: None,
+            copies: None,
         })
     }
 
@@ -107,6 +110,10 @@ impl System for Rados {
 
     fn servers(&self) -> Vec<(String, u32)> {
         self.servers.clone()
+    }
+
+    fn keeps_blocks_in_flight(&self) -> bool {
+        true
     }
 
     /// `rados bench` makes its own data, so the pool of random bytes is not used.

@@ -6,38 +6,71 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Facts, Mount, Rados, System};
+use super::{Facts, Mount, Ppydfs, Rados, System, ppydfs};
 use crate::cleanup::{self, Process};
+
+/// What the scripts share; it lies beside them.
+const COMMON: &str = include_str!("../../peers/common");
 
 /// A system that a script sets up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Script {
     pub name: &'static str,
     text: &'static str,
+    /// What `up` is told beside the folder.
+    variant: Option<&'static str>,
     /// Programs that it needs.
     pub tools: &'static [&'static str],
     /// The line that installs it on Debian.
     pub install: &'static str,
 }
 
-pub(crate) const SCRIPTS: [Script; 3] = [
+const CEPH: Script = Script {
+    name: "ceph",
+    text: include_str!("../../peers/ceph"),
+    variant: None,
+    tools: &["ceph-mon", "ceph-mgr", "ceph-osd", "ceph", "rados", "monmaptool"],
+    install: "apt-get install --no-install-recommends ceph-mon ceph-mgr ceph-osd ceph-common",
+};
+
+const GLUSTERFS: Script = Script {
+    name: "glusterfs",
+    text: include_str!("../../peers/glusterfs"),
+    variant: None,
+    tools: &["glusterd", "gluster", "glusterfs", "ip", "nsenter"],
+    install: "apt-get install --no-install-recommends glusterfs-server iproute2",
+};
+
+const MOOSEFS: Script = Script {
+    name: "moosefs",
+    text: include_str!("../../peers/moosefs"),
+    variant: None,
+    tools: &["mfsmaster", "mfschunkserver", "mfsmount", "ip", "nsenter"],
+    install: "apt-get install --no-install-recommends moosefs-master moosefs-chunkserver moosefs-client iproute2",
+};
+
+const PPYDFS: Script = Script {
+    name: "ppydfs",
+    text: include_str!("../../peers/ppydfs"),
+    variant: None,
+    tools: &["python3", "ip", "nsenter"],
+    install: "apt-get install python3-venv iproute2; it comes from PyPI by itself",
+};
+
+pub(crate) const SCRIPTS: [Script; 6] = [
+    CEPH,
+    GLUSTERFS,
+    MOOSEFS,
     Script {
-        name: "ceph",
-        text: include_str!("../../peers/ceph"),
-        tools: &["ceph-mon", "ceph-mgr", "ceph-osd", "ceph", "rados", "monmaptool"],
-        install: "apt-get install --no-install-recommends ceph-mon ceph-mgr ceph-osd ceph-common",
+        name: "moosefs-flushed",
+        variant: Some("flushed"),
+        ..MOOSEFS
     },
+    PPYDFS,
     Script {
-        name: "glusterfs",
-        text: include_str!("../../peers/glusterfs"),
-        tools: &["glusterd", "gluster", "glusterfs", "ip", "nsenter"],
-        install: "apt-get install --no-install-recommends glusterfs-server iproute2",
-    },
-    Script {
-        name: "moosefs",
-        text: include_str!("../../peers/moosefs"),
-        tools: &["mfsmaster", "mfschunkserver", "mfsmount", "ip", "nsenter"],
-        install: "apt-get install --no-install-recommends moosefs-master moosefs-chunkserver moosefs-client iproute2",
+        name: "ppydfs-repaired",
+        variant: Some("repaired"),
+        ..PPYDFS
     },
 ];
 
@@ -48,10 +81,17 @@ pub(crate) struct Up {
 }
 
 impl Up {
-    /// Runs the script below `folder` and returns the system that it tells of.
-    pub(crate) fn start(script: &Script, folder: &Path) -> Result<(Self, Box<dyn System>)> {
+    /// Runs the script below `folder` and returns the system that it tells of; files that its client reads lie below
+    /// `memory_dir` meanwhile.
+    pub(crate) fn start(
+        script: &Script,
+        folder: &Path,
+        memory_dir: &Path,
+    ) -> Result<(Self, Box<dyn System>)> {
         let file = folder.join(format!("{}.sh", script.name));
-        std::fs::write(&file, script.text).with_context(|| format!("cannot write {}", file.display()))?;
+        for (file, text) in [(&file, script.text), (&folder.join("common"), COMMON)] {
+            std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        }
         let up = Self {
             script: file,
             folder: folder.join(script.name),
@@ -59,7 +99,11 @@ impl Up {
         // Before it starts: what stops halfway has to be taken down too.
         cleanup::take_down_on_signal(&up.script, &up.folder);
         let mut command = Command::new("bash");
-        command.arg(&up.script).arg("up").arg(&up.folder);
+        command
+            .arg(&up.script)
+            .arg("up")
+            .arg(&up.folder)
+            .args(script.variant);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let process = Process::spawn(script.name, &mut command)?;
         let mut output = String::new();
@@ -70,7 +114,7 @@ impl Up {
         if !status.success() {
             bail!("{} could not be set up ({status})", script.name);
         }
-        let system = Told::parse(&output)?.system(script.name)?;
+        let system = Told::parse(&output)?.system(script.name, memory_dir)?;
         Ok((up, system))
     }
 }
@@ -96,14 +140,15 @@ impl Told {
         output.lines().map(pair).collect::<Result<_>>().map(Self)
     }
 
-    fn get(&self, key: &str) -> Result<&str> {
-        self.0
-            .get(key)
-            .map(String::as_str)
-            .with_context(|| format!("the script told no {key}"))
+    fn may(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
     }
 
-    fn system(&self, name: &str) -> Result<Box<dyn System>> {
+    fn get(&self, key: &str) -> Result<&str> {
+        self.may(key).with_context(|| format!("the script told no {key}"))
+    }
+
+    fn system(&self, name: &str, memory_dir: &Path) -> Result<Box<dyn System>> {
         let servers = parse_pids(self.get("pids")?)?;
         let facts = |way: &str| {
             Ok::<_, anyhow::Error>(Facts {
@@ -111,6 +156,7 @@ impl Told {
                 version: self.get("version")?.to_owned(),
                 copies: self.get("copies")?.to_owned(),
                 flush: self.get("flush")?.to_owned(),
+                unflushed: self.may("unflushed") == Some("yes"),
                 way: way.to_owned(),
             })
         };
@@ -123,6 +169,18 @@ impl Told {
             "mount" => {
                 let facts = facts("FUSE, an fsync per file")?;
                 Box::new(Mount::new(facts, self.get("mount")?.into(), servers)?)
+            }
+            "ppydfs" => {
+                let facts = facts(
+                    "its own client, a process for each worker, from files in memory and to /dev/null",
+                )?;
+                let shape = ppydfs::Shape {
+                    space: self.get("space")?.into(),
+                    python: self.get("python")?.into(),
+                    stores: self.get("stores")?.split(':').map(PathBuf::from).collect(),
+                    file_bytes_max: self.may("file_bytes_max").map(str::parse).transpose()?,
+                };
+                Box::new(Ppydfs::new(facts, shape, memory_dir, servers)?)
             }
             kind => bail!("'{kind}' is no kind of system"),
         })
@@ -153,7 +211,10 @@ mod tests {
 
     #[test]
     fn what_a_script_tells_is_understood() {
-        let system = Told::parse(TOLD).unwrap().system("ceph").unwrap();
+        let system = Told::parse(TOLD)
+            .unwrap()
+            .system("ceph", Path::new("/tmp"))
+            .unwrap();
         assert_eq!(system.servers(), [("mon".to_owned(), 7), ("osd0".to_owned(), 8)]);
         assert_eq!(system.facts().flush, "a=b");
         assert_eq!(system.facts().version, "16.2");
@@ -168,7 +229,7 @@ mod tests {
             ("osd0:8", "osd0:x"),
         ] {
             let told = Told::parse(&TOLD.replace(from, to)).unwrap();
-            assert!(told.system("ceph").is_err(), "{to}");
+            assert!(told.system("ceph", Path::new("/tmp")).is_err(), "{to}");
         }
         assert!(Told::parse("ready").is_err());
         assert!(parse_pids("").unwrap().is_empty());
@@ -176,12 +237,70 @@ mod tests {
 
     #[test]
     fn scripts_are_sound_bash() {
-        for script in SCRIPTS {
+        let texts = SCRIPTS.map(|script| (script.name, script.text));
+        for (name, text) in texts.into_iter().chain([("common", COMMON)]) {
             let folder = tempfile::tempdir().unwrap();
-            let file = folder.path().join(script.name);
-            std::fs::write(&file, script.text).unwrap();
+            let file = folder.path().join(name);
+            std::fs::write(&file, text).unwrap();
             let status = Command::new("bash").arg("-n").arg(&file).status().unwrap();
-            assert!(status.success(), "{}", script.name);
+            assert!(status.success(), "{name}");
+        }
+    }
+
+    /// As the scripts are, without a system: a namespace, a process in it, and then a failure or a long wait.
+    const NOTHING: &str = r#"
+        set -euo pipefail
+        here=$(dirname "$0")
+        dir=$2 how=${3:-}
+        space=perf-test-$(printf '%s' "$dir" | cksum | cut -d' ' -f1)
+        up() {
+            mkdir -p "$dir"
+            make_space 10.251.9.1
+            nsenter --net="/run/netns/$space" sleep 1000 </dev/null >/dev/null 2>&1 &
+            echo "$space $!"
+            [[ $how == waits ]] || return 1
+            exec >&-
+            sleep 1000
+        }
+        down() {
+            remove_space
+            rm -rf "$dir"
+        }
+        source "$here/common"
+    "#;
+
+    #[test]
+    fn nothing_is_left_of_an_up_that_failed_or_was_killed() {
+        if !rustix::process::geteuid().is_root() || Command::new("ip").arg("-V").output().is_err() {
+            eprintln!("not tested: network namespaces need root and ip");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (file, below) = (folder.path().join("nothing.sh"), folder.path().join("nothing"));
+        std::fs::write(&file, NOTHING).unwrap();
+        std::fs::write(folder.path().join("common"), COMMON).unwrap();
+        for how in ["fails", "waits"] {
+            let mut command = Command::new("bash");
+            command.arg(&file).arg("up").arg(&below).arg(how);
+            command.stdout(Stdio::piped()).stderr(Stdio::null());
+            let process = Process::spawn("nothing", &mut command).unwrap();
+            let mut output = String::new();
+            std::io::Read::read_to_string(&mut process.take_stdout().unwrap(), &mut output).unwrap();
+            let (space, pid) = output.trim().split_once(' ').unwrap();
+            if how == "waits" {
+                assert!(below.exists() && Path::new("/run/netns").join(space).exists());
+                process.kill().unwrap();
+                cleanup::take_down(&file, &below);
+            } else {
+                assert!(!process.wait().unwrap().success());
+            }
+            assert!(
+                !below.exists() && !Path::new("/run/netns").join(space).exists(),
+                "{how}"
+            );
+            // Gone, or dead and not yet waited for by whoever inherited it.
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            assert!(command.is_empty(), "{how}");
         }
     }
 }

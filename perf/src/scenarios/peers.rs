@@ -1,17 +1,19 @@
 //! `peers`: the same files through Blockyard and through other systems, in turn, with what each flushes beside.
 
-use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::beside::add_fio;
-use super::{BLOCK_BYTES, GIB, MIB, fio_folder, runtime};
+use super::beside::FioLimit;
+use super::{BLOCK_BYTES, GIB, MIB, runtime};
+use crate::bars::{BESIDE, FLUSHED, ONE_BLOCK_EACH};
 use crate::binary;
 use crate::context::{Context, drop_page_cache};
-use crate::fio::{self, Job};
+use crate::fio::{Job, Shape};
 use crate::nodes::{self, Nodes};
-use crate::peers::script::{SCRIPTS, Up, parse_pids};
-use crate::peers::{Blockyard, Facts, Mount, System, Took, Work};
+use crate::peers::given::peer;
+use crate::peers::script::{SCRIPTS, Script, Up};
+use crate::peers::{Blockyard, Facts, System, Took, Work};
 use crate::process;
 use crate::report::Series;
 use crate::workload::Pool;
@@ -19,7 +21,7 @@ use crate::workload::Pool;
 const SCENARIO: &str = "peers";
 const BLOCKYARD: &str = "Blockyard";
 const POOL_BYTES: usize = 256 << 20;
-/// Room of each Ceph OSD (its script's default), filled with zeros when it is set up.
+/// Room of both Ceph OSDs (its script's default), filled with zeros when it is set up.
 const SET_UP_BYTES: u64 = 12 << 30;
 
 /// One kind of work, in every round and for every system.
@@ -29,14 +31,22 @@ struct Kind {
     files: u64,
     length_bytes: u64,
     workers: u64,
+    blocks_in_flight: u64,
+    /// Whether it differs from other work only for systems that can be told how many blocks to keep under way.
+    told: bool,
     /// Whether files a second say more than bytes.
     small: bool,
 }
+
+const WRITE: usize = 0;
+const READ: usize = 1;
 
 /// A system, and its figures for each kind of work: writes, reads.
 struct Entry {
     system: Box<dyn System>,
     figures: Vec<[Series; 2]>,
+    /// Of a system that is known to fail at some files: how many writes and reads went well, and of how many.
+    succeeded: [(u64, u64); 2],
     /// What it failed at; it is left out of what follows.
     failed: Option<String>,
 }
@@ -45,10 +55,25 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     let kinds = kinds(context);
     let rounds = context.flags.rounds();
     let bytes: u64 = kinds.iter().map(|kind| kind.work(0, 0).bytes()).sum();
-    let volume_bytes = bytes * u64::from(rounds + 1) * 3 / 2 + (1 << 30);
-    let with_ceph = context.flags.with.iter().any(|name| name == "ceph");
-    context.check_space(2 * volume_bytes + 3 * bytes + if with_ceph { SET_UP_BYTES } else { 0 })?;
-    let mut limits = Limits::new(context)?;
+    // Slots are not used again within a run.
+    let volume_bytes = bytes * u64::from(rounds + 1) * 5 / 4 + (1 << 30);
+    let with = |name: &str| {
+        context
+            .flags
+            .with
+            .iter()
+            .filter(|with| with.starts_with(name))
+            .count() as u64
+    };
+    let told: u64 = kinds
+        .iter()
+        .filter(|kind| kind.told)
+        .map(|kind| kind.work(0, 0).bytes())
+        .sum();
+    // MooseFS gives the room of removed files back too late for a run.
+    let kept_bytes = with("moosefs") * 2 * (bytes - told) * u64::from(rounds + 1);
+    context.check_space(2 * volume_bytes + 3 * bytes + kept_bytes + with("ceph") * SET_UP_BYTES)?;
+    let mut limits = limits(context)?;
     let pool = Pool::new(POOL_BYTES);
     let mut entries = vec![entry(blockyard(context, volume_bytes)?, &kinds)];
     for given in context.flags.peer.clone() {
@@ -58,7 +83,7 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     let mut set_up = Vec::new();
     for script in chosen(context)? {
         context.say(format_args!("setting up {}", script.name));
-        match Up::start(&script, context.folder.path()) {
+        match Up::start(&script, context.folder.path(), &context.flags.memory_dir) {
             Ok((up, system)) => {
                 set_up.push(up);
                 entries.push(entry(system, &kinds));
@@ -70,10 +95,15 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     }
     for round in 0..=rounds {
         context.say(format_args!("round {round} of {rounds}"));
-        limits.round(context, round > 0)?;
+        for limit in &mut limits {
+            limit.measure(round > 0)?;
+        }
         for (at, kind) in kinds.iter().enumerate() {
             let work = kind.work(u64::from(round), at as u64);
-            for entry in entries.iter_mut().filter(|entry| entry.failed.is_none()) {
+            let takes_part = |entry: &&mut Entry| {
+                entry.failed.is_none() && (!kind.told || entry.system.keeps_blocks_in_flight())
+            };
+            for entry in entries.iter_mut().filter(takes_part) {
                 if let Err(error) = measure(context, entry, &pool, kind, at, work, round > 0) {
                     entry.failed = Some(format!("{}: {error:#}", kind.name));
                 }
@@ -83,27 +113,50 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     finish(context, &limits, &kinds, &entries)
 }
 
-fn kinds(context: &Context) -> [Kind; 4] {
-    let streams = |name, workers: u64| Kind {
+fn kinds(context: &Context) -> [Kind; 5] {
+    let large = |name, files: u64, blocks_in_flight| Kind {
         name,
-        files: workers,
-        length_bytes: (context.flags.size_bytes() / workers / BLOCK_BYTES).max(1) * BLOCK_BYTES,
-        workers,
+        files,
+        length_bytes: (context.flags.size_bytes() / files / BLOCK_BYTES).max(1) * BLOCK_BYTES,
+        workers: files,
+        blocks_in_flight,
+        told: name == ONE_BLOCK_EACH,
         small: false,
     };
-    let files = |name, length_bytes| Kind {
+    let small = |name, length_bytes| Kind {
         name,
         files: if context.flags.quick { 256 } else { 2048 },
         length_bytes,
         workers: 16,
+        blocks_in_flight: 1,
+        told: false,
         small: true,
     };
     [
-        streams("4 MiB blocks, 4 at once", 4),
-        streams("4 MiB blocks, 1 at once", 1),
-        files("64 KiB files, 16 at once", 64 << 10),
-        files("4 KiB files, 16 at once", 4 << 10),
+        large("4 files, 16 blocks in flight", 4, 4),
+        large(ONE_BLOCK_EACH, 4, 1),
+        large("1 file, 4 blocks in flight", 1, 4),
+        small("64 KiB files, 16 at once", 64 << 10),
+        small("4 KiB files, 16 at once", 4 << 10),
     ]
+}
+
+fn limits(context: &mut Context) -> Result<[FioLimit; 4]> {
+    let size_bytes = context.flags.size_bytes();
+    let mut limit = |job, block_bytes, depth| {
+        let shape = Shape {
+            block_bytes,
+            depth,
+            size_bytes,
+        };
+        FioLimit::new(context, SCENARIO, job, shape)
+    };
+    Ok([
+        limit(Job::Write, BLOCK_BYTES, 4)?,
+        limit(Job::Read, BLOCK_BYTES, 4)?,
+        limit(Job::RandWrite, 64 << 10, 16)?,
+        limit(Job::RandRead, 64 << 10, 16)?,
+    ])
 }
 
 impl Kind {
@@ -112,6 +165,7 @@ impl Kind {
             files: self.files,
             length_bytes: self.length_bytes,
             workers: self.workers,
+            blocks_in_flight: self.blocks_in_flight,
             id: round * 10 + at,
         }
     }
@@ -125,6 +179,7 @@ fn entry(system: Box<dyn System>, kinds: &[Kind]) -> Entry {
         .map(|kind| [series("write", kind), series("read", kind)]);
     Entry {
         figures: figures.collect(),
+        succeeded: [(0, 0); 2],
         system,
         failed: None,
     }
@@ -141,45 +196,20 @@ fn blockyard(context: &Context, volume_bytes: u64) -> Result<Box<dyn System>> {
         ..nodes::Shape::default()
     };
     let runtime = runtime()?;
-    let (nodes, client) = runtime.block_on(async {
-        let nodes = Nodes::start(&binary, &folder, shape).await?;
-        let client = nodes.client().await?;
-        Ok::<_, anyhow::Error>((nodes, client))
-    })?;
+    let nodes = runtime.block_on(Nodes::start(&binary, &folder, shape))?;
     let facts = Facts {
         name: BLOCKYARD.into(),
         version: env!("CARGO_PKG_VERSION").into(),
         copies: "2".into(),
         flush: "flushed on both volumes before the acknowledgement".into(),
-        way: "the client library, 4 blocks in flight for each file; read cache off".into(),
+        unflushed: false,
+        way: "the client library, as many blocks in flight as the case says, but at most 8 of uploads; read cache off".into(),
     };
-    Ok(Box::new(Blockyard::new(facts, nodes, client, runtime)))
-}
-
-/// `mount=NAME:DIR[,pids=PID+PID]`
-fn peer(given: &str) -> Result<Box<dyn System>> {
-    let (mount, pids) = given.split_once(",pids=").unwrap_or((given, ""));
-    let Some((name, folder)) = mount.strip_prefix("mount=").and_then(|rest| rest.split_once(':')) else {
-        bail!("--peer {given}: write mount=NAME:DIR or mount=NAME:DIR,pids=PID+PID");
-    };
-    let named: Vec<String> = pids
-        .split('+')
-        .filter(|pid| !pid.is_empty())
-        .map(|pid| format!("server {pid}:{pid}"))
-        .collect();
-    let facts = Facts {
-        name: name.into(),
-        version: "unknown".into(),
-        copies: "an unknown number of".into(),
-        flush: "whatever its fsync does".into(),
-        way: "the mounted folder, an fsync per file".into(),
-    };
-    let servers = parse_pids(&named.join(",")).with_context(|| format!("--peer {given}"))?;
-    Ok(Box::new(Mount::new(facts, PathBuf::from(folder), servers)?))
+    Ok(Box::new(Blockyard::new(facts, nodes, runtime)))
 }
 
 /// The scripts that `--with` names and whose programs are there.
-fn chosen(context: &mut Context) -> Result<Vec<crate::peers::script::Script>> {
+fn chosen(context: &mut Context) -> Result<Vec<Script>> {
     let wanted = context.flags.with.clone();
     let mut scripts = Vec::new();
     for script in SCRIPTS
@@ -215,7 +245,18 @@ fn measure(
     counts: bool,
 ) -> Result<()> {
     let disk = context.disk.clone();
+    let work = Work {
+        files: work.files.min(entry.system.files_max()),
+        ..work
+    };
+    // What others left unwritten is not this one's to write.
+    rustix::fs::sync();
     let wrote = entry.system.write(pool, work, disk.as_ref()).context("write")?;
+    let flush_s = entry.system.facts().unflushed.then(|| {
+        let started = Instant::now();
+        rustix::fs::sync();
+        started.elapsed().as_secs_f64()
+    });
     if !drop_page_cache() {
         context
             .report
@@ -224,27 +265,51 @@ fn measure(
     let read = entry.system.read(pool, work, disk.as_ref()).context("read")?;
     entry.system.remove(work).context("remove")?;
     if counts {
-        let [writes, reads] = &mut entry.figures[at];
-        add(writes, kind, work, &wrote, context.machine.cores);
-        add(reads, kind, work, &read, context.machine.cores);
+        for (which, took, flush_s) in [(WRITE, &wrote, flush_s), (READ, &read, None)] {
+            let cores = context.machine.cores;
+            add(&mut entry.figures[at][which], kind, work, took, flush_s, cores);
+            if let Some((good, all)) = took.succeeded {
+                entry.succeeded[which].0 += good;
+                entry.succeeded[which].1 += all;
+            }
+        }
     }
     Ok(())
 }
 
-fn add(series: &mut Series, kind: &Kind, work: Work, took: &Took, cores: u32) {
-    let bytes = work.bytes() as f64;
-    if kind.small {
-        series.add("rate", "files/s", work.files as f64 / took.wall_s);
+/// Adds a round's figures; of work that went well in part, those of that part.
+fn add(series: &mut Series, kind: &Kind, work: Work, took: &Took, flush_s: Option<f64>, cores: u32) {
+    let share = took.succeeded.map(|(good, all)| good as f64 / all as f64);
+    let part = share.unwrap_or(1.0);
+    let (bytes, files) = (work.bytes() as f64 * part, work.files as f64 * part);
+    let (metric, unit, done) = if kind.small {
+        ("rate", "files/s", files)
     } else {
-        series.add("throughput", "MiB/s", bytes / MIB / took.wall_s);
+        ("throughput", "MiB/s", bytes / MIB)
+    };
+    series.add(metric, unit, done / took.wall_s);
+    if let Some(flush_s) = flush_s {
+        series.add(
+            &format!("{metric}{FLUSHED}"),
+            unit,
+            done / (took.wall_s + flush_s),
+        );
     }
-    let cpu_s = took.used.all_cpu_s() + took.tool_cpu_s;
-    series.add("cpu", "s/GiB", cpu_s / (bytes / GIB));
-    if let Some(disk) = &took.used.disk {
-        series.add("disk writes", "per byte", disk.written_bytes as f64 / bytes);
-        series.add("disk reads", "per byte", disk.read_bytes as f64 / bytes);
-        if let Some(flushes) = disk.flushes {
-            series.add("disk flushes", "per file", flushes as f64 / work.files as f64);
+    if let Some(share) = share {
+        series.add("succeeded", "of all", share);
+    }
+    if let Some(copies) = took.copies {
+        series.add("copies found", "per byte", copies);
+    }
+    if part > 0.0 {
+        let cpu_s = took.used.all_cpu_s() + took.tool_cpu_s;
+        series.add("cpu", "s/GiB", cpu_s / (bytes / GIB));
+        if let Some(disk) = &took.used.disk {
+            series.add("disk writes", "per byte", disk.written_bytes as f64 / bytes);
+            series.add("disk reads", "per byte", disk.read_bytes as f64 / bytes);
+            if let Some(flushes) = disk.flushes {
+                series.add("disk flushes", "per file", flushes as f64 / files);
+            }
         }
     }
     if let Some(other_s) = took.used.other_s {
@@ -253,93 +318,34 @@ fn add(series: &mut Series, kind: &Kind, work: Work, took: &Took, cores: u32) {
     }
 }
 
-/// fio in the same rounds.
-struct Limits {
-    folder: PathBuf,
-    jobs: Vec<(Series, Job, u64, u32)>,
-}
-
-impl Limits {
-    fn new(context: &mut Context) -> Result<Self> {
-        let job = |name: &str, job, bytes, depth| {
-            (
-                Series::new(SCENARIO, format!("limit: fio {name}")),
-                job,
-                bytes,
-                depth,
-            )
-        };
-        let jobs = if context.has_tool("fio")? {
-            vec![
-                job("write 4 MiB, depth 4", Job::Write, BLOCK_BYTES, 4),
-                job("read 4 MiB, depth 4", Job::Read, BLOCK_BYTES, 4),
-                job("randwrite 64 KiB, depth 16", Job::RandWrite, 64 << 10, 16),
-                job("randread 64 KiB, depth 16", Job::RandRead, 64 << 10, 16),
-            ]
-        } else {
-            Vec::new()
-        };
-        Ok(Self {
-            folder: fio_folder(context)?,
-            jobs,
-        })
-    }
-
-    fn round(&mut self, context: &Context, counts: bool) -> Result<()> {
-        for (series, job, block_bytes, depth) in &mut self.jobs {
-            let shape = fio::Shape {
-                block_bytes: *block_bytes,
-                depth: *depth,
-                size_bytes: context.flags.size_bytes(),
-            };
-            let figures = fio::run(&self.folder, *job, shape)?;
-            if counts {
-                add_fio(series, &figures);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn finish(context: &mut Context, limits: &Limits, kinds: &[Kind], entries: &[Entry]) -> Result<()> {
-    for (series, ..) in &limits.jobs {
-        context.report.series(series);
+fn finish(context: &mut Context, limits: &[FioLimit], kinds: &[Kind], entries: &[Entry]) -> Result<()> {
+    for limit in limits {
+        limit.report(context);
     }
     for entry in entries {
-        let facts = entry.system.facts();
-        let (name, version) = (&facts.name, &facts.version);
-        context.report.note(format!(
-            "{name} {version}: {} copies; {}; through {}",
-            facts.copies, facts.flush, facts.way
-        ));
-        if let Some(failed) = &entry.failed {
-            let note = format!("{name} failed and was left out from there on: {failed}");
-            context.report.note(note);
-        }
+        tell(context, entry);
         entry.figures.iter().flatten().for_each(|series| {
             context.report.series(series);
         });
-        let mut memory = Series::new(SCENARIO, format!("peak memory: {name}"));
+        let mut memory = Series::new(SCENARIO, format!("peak memory: {}", entry.system.facts().name));
         for (server, pid) in entry.system.servers() {
-            memory.add(&server, "MiB", process::peak_rss_bytes(pid)? as f64 / MIB);
+            // Of one that failed, some may be gone.
+            if let Ok(bytes) = process::peak_rss_bytes(pid) {
+                memory.add(&server, "MiB", bytes as f64 / MIB);
+            }
         }
         context.report.series(&memory);
     }
     let (own, others) = entries.split_first().context("Blockyard was not measured")?;
     for other in others {
-        let peer = &other.system.facts().name;
         for (at, kind) in kinds.iter().enumerate() {
-            for (which, what) in ["write", "read"].into_iter().enumerate() {
+            for (which, what) in [(WRITE, "write"), (READ, "read")] {
                 let (ours, theirs) = (&own.figures[at][which], &other.figures[at][which]);
-                let case = format!("{what} {}: {BLOCKYARD} beside {peer}", kind.name);
-                let mut beside = Series::new(SCENARIO, case);
-                for (metric, unit) in [("throughput", "MiB/s"), ("rate", "files/s"), ("cpu", "s/GiB")] {
-                    if let Some(value) = ours.median(metric) {
-                        beside.add(metric, unit, value);
-                        beside.limit(metric, theirs.median(metric));
-                    }
+                for flushed in ["", FLUSHED] {
+                    let peer = &other.system.facts().name;
+                    let case = format!("{what} {}{BESIDE}{peer}{flushed}", kind.name);
+                    context.report.series(&beside(case, ours, theirs, flushed));
                 }
-                context.report.series(&beside);
             }
         }
     }
@@ -349,23 +355,104 @@ fn finish(context: &mut Context, limits: &Limits, kinds: &[Kind], entries: &[Ent
     }
 }
 
+/// Blockyard's figures with a peer's as their limits; none that the peer lacks.
+fn beside(case: String, ours: &Series, theirs: &Series, flushed: &str) -> Series {
+    let mut beside = Series::new(SCENARIO, case);
+    let metrics = [("throughput", "MiB/s"), ("rate", "files/s"), ("cpu", "s/GiB")];
+    for (metric, unit) in metrics {
+        let theirs = theirs.median(&format!("{metric}{flushed}"));
+        if let (Some(ours), Some(theirs)) = (ours.median(metric), theirs) {
+            beside.add(metric, unit, ours);
+            beside.limit(metric, Some(theirs));
+        }
+    }
+    beside
+}
+
+/// Notes what stands beside a system's figures.
+fn tell(context: &mut Context, entry: &Entry) {
+    let facts = entry.system.facts();
+    let (name, version) = (&facts.name, &facts.version);
+    let facts = format!(
+        "{name} {version}: copies: {}; {}; through {}",
+        facts.copies, facts.flush, facts.way
+    );
+    context.report.note(facts);
+    for ((good, all), what) in entry.succeeded.into_iter().zip(["uploads", "downloads"]) {
+        if all > 0 {
+            let note = format!("{name}: {good} of {all} {what} came right; its figures are of those");
+            context.report.note(note);
+        }
+    }
+    if let Some(failed) = &entry.failed {
+        let note = format!("{name} failed and was left out from there on: {failed}");
+        context.report.note(note);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::meter::Used;
+
+    const KIND: Kind = Kind {
+        name: "kind",
+        files: 4,
+        length_bytes: 1 << 20,
+        workers: 4,
+        blocks_in_flight: 1,
+        told: false,
+        small: false,
+    };
+
+    fn took(succeeded: Option<(u64, u64)>) -> Took {
+        Took {
+            used: Used {
+                wall_s: 3.0,
+                cpu_s: vec![("client".into(), 0.5)],
+                other_s: None,
+                disk: None,
+                rss_bytes: Vec::new(),
+                syscalls: None,
+            },
+            wall_s: 2.0,
+            tool_cpu_s: 0.5,
+            succeeded,
+            copies: None,
+        }
+    }
 
     #[test]
-    fn a_given_mount_is_understood() {
-        let folder = tempfile::tempdir().unwrap();
-        let given = |tail: &str| peer(&format!("mount=nas:{}{tail}", folder.path().display()));
-        let system = given(",pids=7+8").unwrap();
-        assert_eq!(system.facts().name, "nas");
+    fn what_is_not_flushed_is_told_with_a_flush_too() {
+        let mut series = Series::new(SCENARIO, "theirs");
+        add(&mut series, &KIND, KIND.work(0, 0), &took(None), Some(2.0), 2);
+        assert_eq!(series.median("throughput"), Some(2.0));
+        assert_eq!(series.median("cpu"), Some(256.0));
+        let mut ours = Series::new(SCENARIO, "ours");
+        add(&mut ours, &KIND, KIND.work(0, 0), &took(None), None, 2);
+        let ratio = |flushed| {
+            let beside = beside("case".into(), &ours, &series, flushed);
+            let mut report = crate::report::Report::default();
+            report.series(&beside);
+            report.find(SCENARIO, "case", "throughput").unwrap().ratio
+        };
+        assert_eq!((ratio(""), ratio(FLUSHED)), (Some(1.0), Some(2.0)));
         assert_eq!(
-            system.servers().iter().map(|server| server.1).collect::<Vec<_>>(),
-            [7, 8]
+            beside("case".into(), &series, &ours, FLUSHED).metrics().count(),
+            0
         );
-        assert!(given("").unwrap().servers().is_empty());
-        assert!(given(",pids=x").is_err());
-        assert!(given("/missing").is_err());
-        assert!(peer("nfs=nas:/").is_err() && peer("mount=nas").is_err());
+    }
+
+    #[test]
+    fn figures_are_of_what_went_well() {
+        let mut series = Series::new(SCENARIO, "theirs");
+        add(&mut series, &KIND, KIND.work(0, 0), &took(Some((1, 4))), None, 2);
+        assert_eq!(series.median("throughput"), Some(0.5));
+        assert_eq!(series.median("cpu"), Some(1024.0));
+        assert_eq!(series.median("succeeded"), Some(0.25));
+        let mut none = Series::new(SCENARIO, "none");
+        add(&mut none, &KIND, KIND.work(0, 0), &took(Some((0, 4))), None, 2);
+        assert_eq!(none.median("throughput"), Some(0.0));
+        assert_eq!(none.median("cpu"), None);
     }
 }
