@@ -63,14 +63,19 @@ impl Context {
     /// # Errors
     /// When it is missing and BLOCKYARD_REQUIRE_ALL=1 asks for everything.
     pub(crate) fn has_tool(&mut self, tool: &str) -> Result<bool> {
+        self.has_tool_of(tool, tool)
+    }
+
+    /// The same for a tool that comes in a package of another name.
+    pub(crate) fn has_tool_of(&mut self, tool: &str, package: &str) -> Result<bool> {
         if on_path(tool, std::env::var_os("PATH").unwrap_or_default().as_ref()) {
             return Ok(true);
         }
         if std::env::var_os(REQUIRE_ALL).is_some_and(|value| value == "1") {
-            bail!("{tool} is missing and {REQUIRE_ALL}=1; on Debian: apt-get install {tool}");
+            bail!("{tool} is missing and {REQUIRE_ALL}=1; on Debian: apt-get install {package}");
         }
         self.report.note(format!(
-            "skipped: needs {tool} (on Debian: apt-get install {tool})"
+            "skipped: needs {tool} (on Debian: apt-get install {package})"
         ));
         Ok(false)
     }

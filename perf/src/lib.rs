@@ -14,6 +14,7 @@ mod compare;
 mod content;
 mod context;
 mod disk;
+mod explain;
 mod fio;
 mod flags;
 mod iperf;
@@ -86,6 +87,7 @@ pub fn run(flags: &Flags) -> Result<Verdict> {
         }
     }
     print!("{}", context.report.table(flags.all));
+    print!("{}", explain::table(&context.report));
     let verdicts = bars::judge(&context.report);
     print!("{}", bars::summary(&verdicts));
     if let Some(path) = &flags.json {

@@ -6,10 +6,8 @@ use anyhow::{Context as _, Result};
 
 /// CPU seconds (user and system, ended threads included) of a process so far.
 pub(crate) fn cpu_s(pid: u32) -> Result<f64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat"))
-        .with_context(|| format!("process {pid} is gone: its CPU time can't be read"))?;
-    let ticks = parse_cpu_ticks(&text).with_context(|| format!("/proc/{pid}/stat is not understood"))?;
-    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    let (user, system) = user_system_s(pid)?;
+    Ok(user + system)
 }
 
 /// Peak resident memory of a process in bytes.
@@ -47,14 +45,22 @@ pub(crate) fn machine_busy_s() -> Option<f64> {
     Some(parse_busy_ticks(&text)? as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// utime + stime of a `/proc/PID/stat` line. The name in it may hold anything, brackets and blanks too.
-fn parse_cpu_ticks(text: &str) -> Option<u64> {
+/// User and system CPU seconds of a process so far.
+pub(crate) fn user_system_s(pid: u32) -> Result<(f64, f64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))
+        .with_context(|| format!("process {pid} is gone: its CPU time can't be read"))?;
+    let (user, system) =
+        parse_user_system(&text).with_context(|| format!("/proc/{pid}/stat is not understood"))?;
+    let per_s = rustix::param::clock_ticks_per_second() as f64;
+    Ok((user as f64 / per_s, system as f64 / per_s))
+}
+
+/// utime and stime of a `/proc/PID/stat` line. The name in it may hold anything, brackets and blanks too.
+fn parse_user_system(text: &str) -> Option<(u64, u64)> {
     let (_, behind_name) = text.rsplit_once(')')?;
     let mut fields = behind_name.split_ascii_whitespace();
     // Behind the name stands field 3; utime and stime are fields 14 and 15 (proc_pid_stat(5)).
-    let user: u64 = fields.nth(11)?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
+    Some((fields.nth(11)?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
 /// cutime + cstime, fields 16 and 17.
@@ -89,12 +95,18 @@ mod tests {
     #[test]
     fn stat_lines() {
         let tail = "S 1 2 3 4 5 4194560 7 8 9 10 1234 567 90 91 20 0 9 0 100 1 2";
-        assert_eq!(parse_cpu_ticks(&format!("42 (blockyard) {tail}")), Some(1801));
-        assert_eq!(parse_cpu_ticks(&format!("42 (a) b (c) {tail}")), Some(1801));
-        assert_eq!(parse_cpu_ticks("42 (blockyard) S 1 2"), None);
+        assert_eq!(
+            parse_user_system(&format!("42 (blockyard) {tail}")),
+            Some((1234, 567))
+        );
+        assert_eq!(
+            parse_user_system(&format!("42 (a) b (c) {tail}")),
+            Some((1234, 567))
+        );
+        assert_eq!(parse_user_system("42 (blockyard) S 1 2"), None);
         assert_eq!(parse_children_ticks(&format!("42 (a) b (c) {tail}")), Some(181));
         assert_eq!(parse_children_ticks("42 (a) S 1 2"), None);
-        assert_eq!(parse_cpu_ticks(""), None);
+        assert_eq!(parse_user_system(""), None);
     }
 
     #[test]

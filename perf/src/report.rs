@@ -8,6 +8,7 @@ use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{Cell, CellAlignment, Table};
 use serde::{Deserialize, Serialize};
 
+use crate::explain;
 use crate::stats::Samples;
 
 /// The scenario of the rows that describe the machine.
@@ -52,7 +53,8 @@ impl Row {
             || metric.starts_with("flushes by ")
             || metric.ends_with("p99.9")
             || metric.ends_with("max")
-            || metric == "operations";
+            || metric == "operations"
+            || explain::is_part(metric);
         detail || (self.case.starts_with("limit: ") && !matches!(metric, "throughput" | "cpu"))
     }
 }

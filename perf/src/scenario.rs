@@ -44,6 +44,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: scenarios::files::run,
     },
     Scenario {
+        name: "explain",
+        about: "where the time of a block and the CPU of every process go: uploads, downloads, small files",
+        run: scenarios::explain::run,
+    },
+    Scenario {
         name: "net",
         about: "the network layers without a disk: empty calls, blocks and ranges from the read cache, beside iperf3",
         run: scenarios::net::run,

@@ -6,6 +6,7 @@ mod calls;
 pub(crate) mod cluster;
 mod common;
 pub(crate) mod engine;
+pub(crate) mod explain;
 pub(crate) mod files;
 pub(crate) mod growth;
 pub(crate) mod index;

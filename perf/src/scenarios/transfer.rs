@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use blockyard_client::types::FileInfo;
-use blockyard_client::{Client, DownloadOptions, UploadOptions};
+use blockyard_client::{Client, DownloadOptions, TraceFn, UploadOptions};
 use futures_util::future::try_join_all;
 use rand::RngExt as _;
 
@@ -44,6 +44,17 @@ pub(crate) struct DownloadOutcome {
 
 /// Uploads the files at once, each through the next of the clients; refuses a degraded or resent one.
 pub(crate) async fn upload(clients: &[Client], pool: &Pool, plan: &[Planned]) -> Result<UploadOutcome> {
+    upload_traced(clients, pool, plan, None).await
+}
+
+/// The same; `trace` is told where each block's time went.
+pub(crate) async fn upload_traced(
+    clients: &[Client],
+    pool: &Pool,
+    plan: &[Planned],
+    trace: Option<TraceFn>,
+) -> Result<UploadOutcome> {
+    let trace = &trace;
     let streams = plan.iter().zip(clients.iter().cycle()).map(|(file, client)| async move {
         let clock = Arc::new(Mutex::new(BlockClock::default()));
         let source = Source::new(pool.file(file.number, file.length_bytes), Some(clock.clone()));
@@ -54,6 +65,7 @@ pub(crate) async fn upload(clients: &[Client], pool: &Pool, plan: &[Planned]) ->
                 clock.acknowledge(progress.bytes, Instant::now());
             })),
             length_hint: Some(file.length_bytes),
+            trace: trace.clone(),
             ..UploadOptions::default()
         };
         let started = Instant::now();

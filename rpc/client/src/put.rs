@@ -80,13 +80,13 @@ impl Chains {
             let new = self.next(core).await?;
             tries += 1;
             let trouble = match self.write_once(core, &new, index, block).await {
-                Ok((done, spans, begun)) => {
+                Ok((done, spans)) => {
                     let trace = BlockTrace {
                         index,
                         bytes: done.length,
                         read: block.read,
                         checksum: block.checksum,
-                        queued: begun - block.ready,
+                        queued: spans.begun.saturating_duration_since(block.ready),
                         granted: spans.granted,
                         sent: spans.sent,
                         done: spans.done,
@@ -135,7 +135,7 @@ impl Chains {
         new: &NewBlock,
         index: u32,
         block: &Filled,
-    ) -> std::result::Result<(PutDone, PutSpans, std::time::Instant), Trouble> {
+    ) -> std::result::Result<(PutDone, PutSpans), Trouble> {
         let head = &new.chain[0];
         let opened = match core.channels.get(&head.address).await {
             Ok(opened) => opened,
@@ -160,9 +160,8 @@ impl Chains {
             unit_crcs: Vec::new(),
         };
         let stall = core.options.write_stall;
-        let begun = std::time::Instant::now();
         let done = match opened.put(put, &block.data, &block.unit_crcs, stall).await {
-            Ok((done, spans)) => check(&done, new, block).map(|()| (done, spans, begun)),
+            Ok((done, spans)) => check(&done, new, block).map(|()| (done, spans)),
             Err(trouble) => Err(trouble),
         };
         if let Err(trouble) = &done {

@@ -1,7 +1,7 @@
 //! Where the time of a block's way went: what the client saw, and what each hop told with its proof.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use blockyard_wire::frame::HopSpans;
 
@@ -32,8 +32,10 @@ pub struct BlockTrace {
 pub type TraceFn = Arc<dyn Fn(BlockTrace) + Send + Sync>;
 
 /// What a put saw.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct PutSpans {
+    /// When it had a free stream: the rest counts from here.
+    pub begun: Instant,
     pub granted: Duration,
     pub sent: Duration,
     pub done: Duration,

@@ -191,7 +191,7 @@ impl Case {
 }
 
 /// A file for each stream, of contents that no other round has.
-pub(super) fn plan(context: &Context, what: &str, streams: u32, round: u32) -> Vec<Planned> {
+pub(in crate::scenarios) fn plan(context: &Context, what: &str, streams: u32, round: u32) -> Vec<Planned> {
     let length_bytes = file_bytes(context, streams);
     let planned = |stream: u32| Planned {
         path: format!("/perf-{round}/{what}-{streams}/{stream}"),

@@ -1,6 +1,6 @@
 //! `cluster`: replicated, durable uploads and cold or hot reads of large files, beside fio and iperf3.
 
-mod case;
+pub(super) mod case;
 mod hot;
 mod mixed;
 mod range;
@@ -50,7 +50,7 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
 }
 
 /// A number of streams in a case's name.
-fn streams_name(streams: u32) -> String {
+pub(super) fn streams_name(streams: u32) -> String {
     let plural = if streams == 1 { "stream" } else { "streams" };
     format!("{streams} {plural}")
 }
@@ -65,7 +65,7 @@ fn factor_name(replicas: u8) -> String {
 }
 
 /// Bytes of each stream: whole blocks.
-fn file_bytes(context: &Context, streams: u32) -> u64 {
+pub(super) fn file_bytes(context: &Context, streams: u32) -> u64 {
     (context.flags.size_bytes() / u64::from(streams) / BLOCK_BYTES).max(1) * BLOCK_BYTES
 }
 

@@ -1,6 +1,6 @@
 //! `files`: small files, created and read by workers that each wait for their own answer, or at a fixed rate.
 
-mod one;
+pub(super) mod one;
 mod rate;
 
 use std::sync::Arc;
@@ -29,8 +29,8 @@ const SCENARIO: &str = "files";
 const REPLICAS: u8 = 2;
 const POOL_BYTES: usize = 64 << 20;
 /// Whole rounds of small files are short: their number is set, not their bytes.
-const FILES_MAX: u64 = 4096;
-const FILES_QUICK: u64 = 256;
+pub(super) const FILES_MAX: u64 = 4096;
+pub(super) const FILES_QUICK: u64 = 256;
 /// fio needs some room to be random in.
 const FIO_BYTES_MIN: u64 = 64 << 20;
 
@@ -226,7 +226,7 @@ async fn create(
     Ok(all)
 }
 
-async fn read(
+pub(super) async fn read(
     files: &Files,
     clients: &[Client],
     created: &Arc<Vec<FileInfo>>,
@@ -253,7 +253,7 @@ async fn read(
 }
 
 /// Runs so many workers, shared out among the clients, each on its client's thread: where `put -r` has them too.
-async fn on_clients<T, F, W>(clients: &[Client], workers: u32, worker: W) -> Result<Vec<T>>
+pub(super) async fn on_clients<T, F, W>(clients: &[Client], workers: u32, worker: W) -> Result<Vec<T>>
 where
     T: Send + 'static,
     F: Future<Output = Result<T>> + 'static,

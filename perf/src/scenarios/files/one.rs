@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use blockyard_client::types::FileInfo;
-use blockyard_client::{DownloadOptions, Local, UploadOptions};
+use blockyard_client::{DownloadOptions, Local, TraceFn, UploadOptions};
 
 use crate::workload::{Pool, Source};
 
 /// Files of one length in one folder.
 #[derive(Clone)]
-pub(super) struct Files {
+pub(in crate::scenarios) struct Files {
     pub pool: Pool,
     pub folder: Arc<str>,
     pub length_bytes: u64,
@@ -19,9 +19,20 @@ pub(super) struct Files {
 impl Files {
     /// Durable on every replica and published when this returns.
     pub(super) async fn create(&self, client: &Local, number: u64) -> Result<FileInfo> {
+        self.create_traced(client, number, None).await
+    }
+
+    /// The same; `trace` is told where the block's time went.
+    pub(in crate::scenarios) async fn create_traced(
+        &self,
+        client: &Local,
+        number: u64,
+        trace: Option<TraceFn>,
+    ) -> Result<FileInfo> {
         let source = Source::new(self.pool.file(number, self.length_bytes), None);
         let options = UploadOptions {
             length_hint: Some(self.length_bytes),
+            trace,
             ..UploadOptions::default()
         };
         let path = format!("{}/{number}", self.folder);
@@ -45,6 +56,6 @@ impl Files {
 }
 
 /// What a file of this length takes of a volume at the most: its slot, which no block wastes more than a quarter of.
-pub(super) fn slot_bytes(length_bytes: u64) -> u64 {
+pub(in crate::scenarios) fn slot_bytes(length_bytes: u64) -> u64 {
     (length_bytes + (8 << 10)) * 3 / 2
 }

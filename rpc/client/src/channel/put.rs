@@ -50,6 +50,7 @@ impl PutState {
     fn spans(&self) -> PutSpans {
         let after = |at: &Cell<Option<Instant>>| at.get().map_or(Duration::ZERO, |at| at - self.begun);
         PutSpans {
+            begun: self.begun.into_std(),
             granted: after(&self.granted_at),
             sent: after(&self.sent_at),
             done: self.begun.elapsed(),

@@ -1,0 +1,165 @@
+//! Small files: created, from start to publication, and read.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use blockyard_client::types::FileInfo;
+use blockyard_client::{BlockTrace, Client, Local};
+use rand::seq::SliceRandom as _;
+
+use super::add_account;
+use super::cpu::{Cpu, Per, Profiler};
+use crate::context::{Context, drop_page_cache};
+use crate::explain::SCENARIO;
+use crate::explain::account::{Account, Around, Life};
+use crate::report::Series;
+use crate::scenarios::beside::size_name;
+use crate::scenarios::common::{Place, Work, warn_if_disturbed};
+use crate::scenarios::files::one::{Files, slot_bytes};
+use crate::scenarios::files::{FILES_MAX, FILES_QUICK, on_clients, read};
+
+/// The figures of files of one length.
+pub(super) struct Small {
+    length_bytes: u64,
+    files: u64,
+    workers: u32,
+    creates: Series,
+    reads: Series,
+    create_cpu: Cpu,
+    read_cpu: Cpu,
+    account: Account,
+}
+
+impl Small {
+    pub(super) fn new(context: &Context, length_bytes: u64) -> Self {
+        let (flags, name) = (&context.flags, size_name(length_bytes));
+        let most = if flags.quick { FILES_QUICK } else { FILES_MAX };
+        let workers = flags.workers;
+        let suffix = if workers == 1 { "worker" } else { "workers" };
+        let series = |what: &str| Series::new(SCENARIO, format!("{what} {name}, {workers} {suffix}"));
+        Self {
+            length_bytes,
+            files: (flags.size_bytes() / length_bytes).clamp(u64::from(workers), most),
+            workers,
+            creates: series("create"),
+            reads: series("read"),
+            create_cpu: Cpu::default(),
+            read_cpu: Cpu::default(),
+            account: Account::default(),
+        }
+    }
+
+    /// What a round takes of a volume.
+    pub(super) fn slots_bytes(&self) -> u64 {
+        self.files * slot_bytes(self.length_bytes)
+    }
+
+    pub(super) async fn measure(
+        &mut self,
+        context: &mut Context,
+        place: Place<'_>,
+        profiler: &Profiler,
+        round: u32,
+    ) -> Result<()> {
+        let (counts, count) = (round > 0, self.files);
+        let files = Files {
+            pool: place.pool.clone(),
+            folder: format!("/explain-{round}-{}", self.length_bytes).into(),
+            length_bytes: self.length_bytes,
+        };
+        place.clients[0].mkdir(&files.folder, true).await?;
+        let work = Work::of("file", count, count * self.length_bytes);
+
+        let running = profiler.start(context, place.nodes, counts)?;
+        let outcome = create(&files, place.clients, count, self.workers).await;
+        let wall_s = running.stop(context, work, &mut self.creates, &mut self.create_cpu)?;
+        place.nodes.check()?;
+        let (mut created, account) = outcome?;
+        if counts {
+            let rate = count as f64 / wall_s;
+            self.creates.add("rate", "files/s", rate);
+            let in_flight = rate * account.mean_put_s();
+            self.creates.add("blocks in flight", "blocks", in_flight);
+            self.account.merge(&account);
+        }
+
+        // Neither the order of writing nor that of names.
+        created.shuffle(&mut rand::rng());
+        let created = Arc::new(created);
+        drop_page_cache();
+        let running = profiler.start(context, place.nodes, counts)?;
+        let outcome = read(&files, place.clients, &created, self.workers).await;
+        let wall_s = running.stop(context, work, &mut self.reads, &mut self.read_cpu)?;
+        place.nodes.check()?;
+        let latencies = outcome?;
+        if counts {
+            self.reads.add("rate", "files/s", count as f64 / wall_s);
+            self.reads.add("latency p50", "ms", latencies.ms(50.0));
+        }
+        Ok(())
+    }
+
+    pub(super) fn report(&mut self, context: &mut Context) {
+        self.creates
+            .limit("blocks in flight", Some(f64::from(self.workers)));
+        add_account(&mut self.creates, &self.account, "file");
+        self.create_cpu.report(context, &mut self.creates, Per::File);
+        self.read_cpu.report(context, &mut self.reads, Per::File);
+        for series in [&self.creates, &self.reads] {
+            warn_if_disturbed(context, series);
+            context.report.series(series);
+        }
+    }
+}
+
+/// As `files` does, with the account of every file.
+async fn create(
+    files: &Files,
+    clients: &[Client],
+    count: u64,
+    workers: u32,
+) -> Result<(Vec<FileInfo>, Account)> {
+    let (files, next) = (files.clone(), Arc::new(AtomicU64::new(0)));
+    let done = on_clients(clients, workers, move |client| {
+        let (files, next) = (files.clone(), next.clone());
+        async move {
+            let (mut created, mut account) = (Vec::new(), Account::default());
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return Ok((created, account));
+                }
+                let (file, life) = create_one(&files, &client, number).await?;
+                created.push(file);
+                account.add(&life);
+            }
+        }
+    });
+    let mut all = (Vec::new(), Account::default());
+    for (created, account) in done.await? {
+        all.0.extend(created);
+        all.1.merge(&account);
+    }
+    Ok(all)
+}
+
+async fn create_one(files: &Files, client: &Local, number: u64) -> Result<(FileInfo, Life)> {
+    let told: Arc<Mutex<Option<(BlockTrace, Instant)>>> = Arc::default();
+    let tell = told.clone();
+    let trace = move |trace| {
+        *tell.lock().unwrap_or_else(PoisonError::into_inner) = Some((trace, Instant::now()));
+    };
+    let started = Instant::now();
+    let file = files.create_traced(client, number, Some(Arc::new(trace))).await?;
+    let published = Instant::now();
+    let told = told.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let (trace, durable) = told.context("the client told nothing of the block's time")?;
+    let block = trace.read + trace.queued + trace.done;
+    let around = Around {
+        before: durable.duration_since(started).saturating_sub(block),
+        publication: published.duration_since(durable),
+    };
+    Ok((file, Life::of(&trace, around)))
+}
