@@ -19,9 +19,11 @@ pub(crate) const HOP: &str = "moment: ";
 /// Before a process and a purpose.
 pub(crate) const CPU: &str = "cpu for: ";
 
+/// Samples that were taken for each CPU second metered.
+pub(crate) const SAMPLES: &str = "samples";
+
 /// Whether it is one part of many, which its own table shows.
 pub(crate) fn is_part(metric: &str) -> bool {
-    [TIME, TIME_P99, HOP, CPU]
-        .iter()
-        .any(|prefix| metric.starts_with(prefix))
+    let prefixes = [TIME, TIME_P99, HOP, CPU];
+    metric == SAMPLES || prefixes.iter().any(|prefix| metric.starts_with(prefix))
 }

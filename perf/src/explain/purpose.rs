@@ -82,15 +82,15 @@ const PURPOSES: [(&str, &str); 17] = [
     ),
     (
         "runtimes",
-        "tokio monoio futures_ ^mio:: core::future core::task std::thread::local alloc::task \
+        "tokio monoio flume futures_ ^mio:: core::future core::task std::thread::local alloc::task \
          clock_gettime hyper tracing parking_lot blockyard_engine::tasks alloc::sync::Arc \
          alloc::rc::Rc blockyard_engine::uring",
     ),
-    ("own code", "blockyard_"),
+    ("own code", "blockyard_ core:: alloc:: std:: hashbrown ^__memcmp"),
     (
         "entering and leaving the kernel",
         "^do_syscall_64 ^entry_SYSCALL ^syscall ^irqentry_ ^exit_to_user ^asm_ ^sysvec_ \
-         ^common_interrupt ^__irq_exit ^srso_ ^its_return ^__x64_sys ^__send ^__recv ^epoll_wait \
+         ^common_interrupt ^__irq_exit ^srso_ ^its_return ^__x64_sys ^__send ^__recv ^__GI___ ^epoll_wait \
          ^arch_exit_to_user",
     ),
     // Last: what nothing speaks for.
@@ -150,7 +150,7 @@ mod tests {
                 "<blockyard_engine::volume::Volume as core::fmt::Debug>::fmt",
                 "own code",
             ),
-            ("std::io::default_read_exact", OTHER),
+            ("some::other::crate_code", OTHER),
             ("", OTHER),
         ] {
             assert_eq!(purpose_of(stack.split(' ')), purpose, "{stack}");

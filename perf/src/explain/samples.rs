@@ -175,6 +175,9 @@ pub(crate) struct Purposes {
     seconds: BTreeMap<(String, &'static str), f64>,
     /// Of the innermost symbols that had no purpose.
     unknown: BTreeMap<String, f64>,
+    /// Of metered processes, and the CPU seconds of these.
+    sampled: usize,
+    metered_s: f64,
 }
 
 impl Purposes {
@@ -208,6 +211,8 @@ impl Purposes {
         if sampled == 0 {
             return;
         }
+        self.sampled += sampled;
+        self.metered_s += metered;
         let ours = |pid| used.iter().any(|(_, mine, _)| *mine == pid);
         let kernel = |sample: &&Sample| {
             KERNEL_THREADS.iter().any(|name| sample.thread.starts_with(name))
@@ -231,6 +236,11 @@ impl Purposes {
         self.seconds
             .iter()
             .map(|((who, purpose), seconds)| (who.as_str(), *purpose, *seconds))
+    }
+
+    /// Samples for each CPU second that was metered: near the rate asked for, or they don't tell much. `None` without any.
+    pub(crate) fn samples_per_cpu_s(&self) -> Option<f64> {
+        (self.metered_s > 0.0).then(|| self.sampled as f64 / self.metered_s)
     }
 
     /// The symbols without a purpose that took the most, and their seconds.
@@ -310,6 +320,7 @@ mod tests {
             ]
         );
         assert_eq!(purposes.unknown()[0].0, "[unknown]");
+        assert_eq!(purposes.samples_per_cpu_s(), Some(1.25));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A run as one self-contained page: what met its bar, plots, the machine, and every row.
 
+mod account;
 mod curves;
 mod group;
 mod rates;
@@ -179,6 +180,18 @@ fn section(body: &mut String, scenario: &str, rows: &[&Row]) {
         "CPU",
         "CPU-seconds per GiB, by process where there are several; less is better. The dark line is the bar.",
         &strips::cpu,
+    );
+    part(
+        "Where the time goes",
+        "Means over all blocks of all rounds. What was waited for adds up to the whole of a block's life, or of a short file's; \
+         below, what client, head and tail did meanwhile.",
+        &account::stages,
+    );
+    part(
+        "Where the CPU goes",
+        "By the innermost symbol of each sample that speaks for a purpose. Ring workers belong to the servers; kernel threads \
+         come on top of what the processes used.",
+        &account::purposes,
     );
     part(
         "Memory",

@@ -3,9 +3,9 @@
 use anyhow::Result;
 
 use crate::context::Context;
-use crate::explain::CPU;
 use crate::explain::purpose::{OTHER, purposes};
 use crate::explain::samples::{KERNEL, Purposes, Recording, WORKERS};
+use crate::explain::{CPU, SAMPLES};
 use crate::meter::Meter;
 use crate::nodes::Nodes;
 use crate::process;
@@ -141,6 +141,9 @@ impl Cpu {
         all.sort_by_key(|(who, purpose, _)| (place(who), *who, rank(purpose)));
         for (who, purpose, seconds) in all {
             series.add(&format!("{CPU}{who}: {purpose}"), unit, seconds * scale);
+        }
+        if let Some(rate) = self.purposes.samples_per_cpu_s() {
+            series.add(SAMPLES, "per CPU second", rate);
         }
         self.name_unknown(context);
     }
