@@ -74,35 +74,43 @@ impl System for Blockyard {
     fn write(&mut self, pool: &Pool, work: Work, disk: Option<&Disk>) -> Result<Took> {
         let (folder, client) = (folder_of(work), self.client(work)?);
         self.runtime.block_on(client.mkdir(&folder, true))?;
+        let pool = pool.clone();
         timed(&self.nodes.servers(), disk, || {
-            self.runtime.block_on(work.each(async |index| {
-                let source = Source::new(pool.file(work.number(index), work.length_bytes), None);
-                let options = UploadOptions {
-                    length_hint: Some(work.length_bytes),
-                    ..UploadOptions::default()
-                };
-                let path = format!("{folder}/{index}");
-                let uploaded = client.upload(&path, source, options).await?;
-                ensure!(uploaded.degraded == 0, "{path} has too few replicas");
-                Ok(())
-            }))
+            // Workers run on the client's thread, where `put -r` has them too.
+            self.runtime.block_on(client.run_local(move |local| async move {
+                let each = work.each(async |index| {
+                    let source = Source::new(pool.file(work.number(index), work.length_bytes), None);
+                    let options = UploadOptions {
+                        length_hint: Some(work.length_bytes),
+                        ..UploadOptions::default()
+                    };
+                    let path = format!("{folder}/{index}");
+                    let uploaded = local.upload(&path, source, options).await?;
+                    ensure!(uploaded.degraded == 0, "{path} has too few replicas");
+                    Ok(())
+                });
+                Ok(each.await)
+            }))?
         })
     }
 
     fn read(&mut self, _: &Pool, work: Work, disk: Option<&Disk>) -> Result<Took> {
         let (folder, client) = (folder_of(work), self.client(work)?);
         timed(&self.nodes.servers(), disk, || {
-            self.runtime.block_on(work.each(async |index| {
-                let path = format!("{folder}/{index}");
-                // The client holds every unit against the CRC of what was uploaded.
-                let (sink, _) = Sink::discard()?;
-                let read = client.download(&path, sink, DownloadOptions::default()).await?;
-                ensure!(
-                    read.bytes == work.length_bytes && read.verified_whole,
-                    "{path} is not what was uploaded"
-                );
-                Ok(())
-            }))
+            self.runtime.block_on(client.run_local(move |local| async move {
+                let each = work.each(async |index| {
+                    let path = format!("{folder}/{index}");
+                    // The client holds every unit against the CRC of what was uploaded.
+                    let (sink, _) = Sink::discard()?;
+                    let read = local.download(&path, sink, DownloadOptions::default()).await?;
+                    ensure!(
+                        read.bytes == work.length_bytes && read.verified_whole,
+                        "{path} is not what was uploaded"
+                    );
+                    Ok(())
+                });
+                Ok(each.await)
+            }))?
         })
     }
 

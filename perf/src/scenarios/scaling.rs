@@ -87,14 +87,15 @@ fn report(context: &mut Context, cases: &mut [Case]) {
         // and a share of the volumes' would say nothing.
         let has_cores = cores >= 2 * case.volumes;
         let network = case.network.mib_per_s().unwrap_or(f64::INFINITY);
-        // A byte is copied at least three times: into the kernel, out of it, and to the file.
-        let memory = case.memory.median("throughput").unwrap_or(f64::INFINITY) / 3.0;
-        for (series, alone) in [
-            (&mut case.upload, upload_alone),
-            (&mut case.download, download_alone),
+        let memory = case.memory.median("throughput").unwrap_or(f64::INFINITY);
+        // A byte is copied out of the file (or into it), into the kernel and out of it; one that is uploaded also from its
+        // source. That checksums read it twice more is not counted: it may be in a cache then.
+        for (series, alone, copies) in [
+            (&mut case.upload, upload_alone, 4.0),
+            (&mut case.download, download_alone, 3.0),
         ] {
             let linear = alone.map(|alone| alone * f64::from(case.volumes));
-            let limit = linear.map(|linear| linear.min(network).min(memory));
+            let limit = linear.map(|linear| linear.min(network).min(memory / copies));
             series.limit("throughput", limit.filter(|_| has_cores));
             warn_if_disturbed(context, series);
             context.report.series(series);
