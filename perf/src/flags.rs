@@ -56,8 +56,8 @@ pub struct Flags {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub rate: Vec<u32>,
-    /// What lies stored while `growth` measures, a case for each.
-    #[arg(long, value_name = "LIST", default_value = "1GiB,4GiB,16GiB", value_delimiter = ',', value_parser = size)]
+    /// What lies stored while `growth` measures, a cluster for each.
+    #[arg(long, value_name = "LIST", default_value = "1GiB,16GiB", value_delimiter = ',', value_parser = size)]
     pub stored: Vec<u64>,
     /// The tmpfs in which `scaling` keeps its volumes, and `peers` the files that PPYDFS's client reads.
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]

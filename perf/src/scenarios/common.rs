@@ -169,14 +169,39 @@ pub(super) fn on_cluster_in(
     shape: Shape,
     work: impl AsyncFnOnce(&mut Context, &mut Nodes) -> Result<()>,
 ) -> Result<()> {
+    on_clusters_in(context, parent, &[shape], async |context, nodes| {
+        work(context, &mut nodes[0]).await
+    })
+}
+
+/// Does `work` on clusters that stand side by side, one of each shape, so that rounds on them can take turns.
+pub(super) fn on_clusters(
+    context: &mut Context,
+    shapes: &[Shape],
+    work: impl AsyncFnOnce(&mut Context, &mut [Nodes]) -> Result<()>,
+) -> Result<()> {
+    let parent = context.folder.path().to_owned();
+    on_clusters_in(context, &parent, shapes, work)
+}
+
+fn on_clusters_in(
+    context: &mut Context,
+    parent: &Path,
+    shapes: &[Shape],
+    work: impl AsyncFnOnce(&mut Context, &mut [Nodes]) -> Result<()>,
+) -> Result<()> {
     let binary = binary::find(context.flags.blockyard.as_deref())?;
     context.say(format_args!("measuring {}", binary.display()));
     let folder = parent.join("nodes");
-    std::fs::create_dir_all(&folder)?;
     let outcome = runtime()?.block_on(async {
-        let mut nodes = Nodes::start(&binary, &folder, shape).await?;
+        let mut nodes = Vec::new();
+        for (number, &shape) in shapes.iter().enumerate() {
+            let folder = folder.join(number.to_string());
+            std::fs::create_dir_all(&folder)?;
+            nodes.push(Nodes::start(&binary, &folder, shape).await?);
+        }
         let outcome = work(context, &mut nodes).await;
-        outcome.map_err(|error| nodes.explain(error))
+        outcome.map_err(|error| nodes.iter().fold(error, |error, nodes| nodes.explain(error)))
     });
     std::fs::remove_dir_all(&folder)?;
     outcome

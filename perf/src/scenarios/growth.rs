@@ -10,7 +10,7 @@ use rand::seq::IndexedRandom as _;
 use super::BLOCK_BYTES;
 use super::beside::size_name;
 use super::common::{
-    Place, Work, clients, close, memory_rows, on_cluster, record, start_meter, warn_if_disturbed,
+    Place, Work, clients, close, memory_rows, on_clusters, record, start_meter, warn_if_disturbed,
 };
 use super::transfer::{self, Planned};
 use crate::context::{Context, drop_page_cache};
@@ -30,7 +30,8 @@ const FILE_BYTES: u64 = 64 << 20;
 /// Uploads and downloads by so many streams beside so much stored.
 struct Case {
     streams: u32,
-    stored_bytes: u64,
+    /// Which of the clusters.
+    at: usize,
     upload: Series,
     download: Series,
 }
@@ -45,62 +46,66 @@ struct Stored {
 pub(crate) fn run(context: &mut Context) -> Result<()> {
     let mut levels = context.flags.stored.clone();
     levels.sort_unstable();
-    let size_bytes = context.flags.size_bytes();
-    let most = levels.last().copied().unwrap_or(0);
+    levels.dedup();
     // Measured uploads are removed without having been read, and their places are free at once.
-    let capacity_bytes = most + 3 * size_bytes + (2 << 30);
-    context.check_space(u64::from(REPLICAS) * capacity_bytes)?;
-    let shape = Shape {
+    let spare_bytes = 3 * context.flags.size_bytes() + (1 << 30);
+    let shape = |level: &u64| Shape {
         dataservers: usize::from(REPLICAS),
         replication: REPLICAS,
-        capacity_bytes,
+        capacity_bytes: level + spare_bytes,
         ..Shape::default()
     };
-    let mut by_streams = Vec::new();
-    let mut by_stored = Vec::new();
+    let shapes: Vec<Shape> = levels.iter().map(shape).collect();
+    let capacity_bytes: u64 = shapes.iter().map(|shape| shape.capacity_bytes).sum();
+    context.check_space(u64::from(REPLICAS) * capacity_bytes)?;
+    let mut cases: Vec<Case> = Vec::new();
+    for (at, &level) in levels.iter().enumerate() {
+        let streams = if at == 0 { &STREAMS[..] } else { &[USUAL_STREAMS] };
+        cases.extend(streams.iter().map(|&streams| Case::new(streams, at, level)));
+    }
     let pool = Pool::new(POOL_BYTES);
-    on_cluster(context, shape, async |context, nodes| {
-        let clients = clients(nodes, 1).await?;
-        let mut stored = Stored::default();
-        for (number, &level) in levels.iter().enumerate() {
-            context.say(format_args!("filling up to {}", size_name(level)));
+    on_clusters(context, &shapes, async |context, clusters| {
+        let mut filled = Vec::new();
+        for (nodes, &level) in clusters.iter().zip(&levels) {
+            context.say(format_args!("storing {}", size_name(level)));
+            let clients = clients(nodes, 1).await?;
+            let mut stored = Stored::default();
             fill(&clients, &pool, &mut stored, level).await?;
-            let streams = if number == 0 {
-                &STREAMS[..]
-            } else {
-                &[USUAL_STREAMS]
-            };
-            let mut cases: Vec<Case> = streams.iter().map(|&streams| Case::new(streams, level)).collect();
-            let place = Place {
-                nodes,
-                clients: &clients,
-                pool: &pool,
-            };
-            for round in 0..=context.flags.rounds() {
-                context.say(format_args!("round {round} of {}", context.flags.rounds()));
-                for case in &mut cases {
-                    case.measure(context, place, &stored, round).await?;
-                }
-            }
-            for case in cases {
-                for series in [&case.upload, &case.download] {
-                    warn_if_disturbed(context, series);
-                    context.report.series(series);
-                }
-                if case.streams == USUAL_STREAMS {
-                    by_stored.push(case.clone_series());
-                }
-                if number == 0 {
-                    by_streams.push((case.upload, case.download));
-                }
+            filled.push((clients, stored));
+        }
+        for round in 0..=context.flags.rounds() {
+            context.say(format_args!("round {round} of {}", context.flags.rounds()));
+            for case in &mut cases {
+                let (clients, stored) = &filled[case.at];
+                let place = Place {
+                    nodes: &clusters[case.at],
+                    clients,
+                    pool: &pool,
+                };
+                case.measure(context, place, stored, round).await?;
             }
         }
-        close(clients).await;
-        memory_rows(context, SCENARIO, "peak memory", nodes, POOL_BYTES)
+        for case in &cases {
+            for series in [&case.upload, &case.download] {
+                warn_if_disturbed(context, series);
+                context.report.series(series);
+            }
+        }
+        for (clients, _) in filled {
+            close(clients).await;
+        }
+        for (nodes, &level) in clusters.iter().zip(&levels) {
+            let name = format!("peak memory, {} stored", size_name(level));
+            memory_rows(context, SCENARIO, &name, nodes, POOL_BYTES)?;
+        }
+        Ok(())
     })?;
-    spread(context, "1 to 64 streams", &by_streams);
+    let of_streams: Vec<&Case> = cases.iter().filter(|case| case.at == 0).collect();
+    spread(context, "1 to 64 streams", &of_streams);
     if levels.len() > 1 {
-        spread(context, "least to most stored", &by_stored);
+        let usual = |case: &&Case| case.streams == USUAL_STREAMS;
+        let of_stored: Vec<&Case> = cases.iter().filter(usual).collect();
+        spread(context, "least to most stored", &of_stored);
     }
     Ok(())
 }
@@ -123,12 +128,13 @@ async fn fill(clients: &[Client], pool: &Pool, stored: &mut Stored, level: u64) 
 }
 
 /// How far CPU and each server's memory differ among cases: half the distance of the extremes, as a part of the middle.
-fn spread(context: &mut Context, over: &str, cases: &[(Series, Series)]) {
-    for (name, side) in [("upload", 0), ("download", 1)] {
+fn spread(context: &mut Context, over: &str, cases: &[&Case]) {
+    let uploads = cases.iter().map(|case| &case.upload).collect::<Vec<_>>();
+    let downloads = cases.iter().map(|case| &case.download).collect();
+    for (name, side) in [("upload", uploads), ("download", downloads)] {
         let mut found = Series::new(SCENARIO, format!("{name}, {over}"));
         let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-        for case in cases {
-            let series = if side == 0 { &case.0 } else { &case.1 };
+        for series in side {
             for metric in series.metrics() {
                 let server = metric.starts_with("memory of ") && metric != "memory of client";
                 if (server || metric == "cpu")
@@ -156,20 +162,16 @@ fn half_range(values: &[f64]) -> f64 {
 }
 
 impl Case {
-    fn new(streams: u32, stored_bytes: u64) -> Self {
+    fn new(streams: u32, at: usize, stored_bytes: u64) -> Self {
         let plural = if streams == 1 { "stream" } else { "streams" };
         let stored = size_name(stored_bytes);
         let name = |what| Series::new(SCENARIO, format!("{what}, {streams} {plural}, {stored} stored"));
         Self {
             streams,
-            stored_bytes,
+            at,
             upload: name("upload"),
             download: name("download"),
         }
-    }
-
-    fn clone_series(&self) -> (Series, Series) {
-        (self.upload.clone(), self.download.clone())
     }
 
     async fn measure(
@@ -180,7 +182,7 @@ impl Case {
         round: u32,
     ) -> Result<()> {
         let (counts, streams) = (round > 0, u64::from(self.streams));
-        let folder = format!("/growth-{}-{}-{round}", self.stored_bytes, self.streams);
+        let folder = format!("/growth-{}-{round}", self.streams);
         let length_bytes = (context.flags.size_bytes() / streams / BLOCK_BYTES).max(1) * BLOCK_BYTES;
         let planned = |number| Planned {
             path: format!("{folder}/{number}"),

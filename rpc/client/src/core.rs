@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use blockyard_engine::limits::{BLOCK_BYTES_MAX, UNIT_BYTES};
 use blockyard_wire::{Problem, ProblemKind, Result};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
@@ -38,8 +39,12 @@ pub struct Core {
     pub channels: Channels,
     /// For what is sent and received.
     pub buffers: Arc<Buffers>,
+    /// What a longer upload needs to read its next block: half as many as are sent at once.
+    pub reading: Arc<Semaphore>,
     /// What each block of a longer upload needs to be sent.
-    pub in_flight: Arc<Semaphore>,
+    pub uploading: Arc<Semaphore>,
+    /// What each read needs for every checksum unit that it asks for.
+    pub downloading: Semaphore,
     /// What short uploads share.
     pub short: Short,
     /// Paths that wait to be looked up.
@@ -59,7 +64,9 @@ impl Core {
             channels: Channels::new(&options, session.cluster_id()),
             session,
             buffers: Buffers::new(BUFFERS_KEPT, options.blocks_in_flight + 2),
-            in_flight: Arc::new(Semaphore::new(options.uploads_in_flight.max(1))),
+            reading: Arc::new(Semaphore::new(options.uploads_in_flight.div_ceil(2).max(1))),
+            uploading: Arc::new(Semaphore::new(options.uploads_in_flight.max(1))),
+            downloading: Semaphore::new(options.downloads_in_flight.max(1) * BLOCK_BYTES_MAX / UNIT_BYTES),
             short: Short::default(),
             lookups: Batch::default(),
             shunned: Shunned::default(),

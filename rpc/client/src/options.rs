@@ -21,6 +21,8 @@ pub struct Options {
     /// Blocks that all uploads together have under way. More would wait in a queue somewhere, and be gone from the
     /// processor's caches by the time they are sent.
     pub uploads_in_flight: usize,
+    /// Blocks' worth of bytes that all downloads together have asked for and not yet received, for the same reason.
+    pub downloads_in_flight: usize,
     /// For one attempt to connect, hello included.
     pub connect_timeout: Duration,
     /// For one answer of the nameserver; after it the connection counts as lost.
@@ -42,6 +44,7 @@ impl Options {
             secret,
             blocks_in_flight: 4,
             uploads_in_flight: 8,
+            downloads_in_flight: 12,
             connect_timeout: Duration::from_secs(5),
             call_timeout: Duration::from_secs(20),
             retry_for: Duration::from_secs(30),

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use blockyard_engine::checksum;
+use blockyard_engine::limits::UNIT_BYTES;
 use blockyard_wire::frame::Get;
 use blockyard_wire::ticket::now_unix_ms;
 use blockyard_wire::types::{BlockInfo, Location, ReplicaState, VolumeId};
@@ -206,7 +207,13 @@ async fn ask(
         length: piece.length,
         ticket: replica.hop.ticket.clone(),
     };
-    let buffer = core.buffers.take(units_of(&get, block.length as usize).len());
+    let bytes = units_of(&get, block.length as usize).len();
+    // Never closed, and given back before the sink is served: who reads slowly holds up nobody.
+    let _permit = core
+        .downloading
+        .acquire_many(bytes.div_ceil(UNIT_BYTES) as u32)
+        .await;
+    let buffer = core.buffers.take(bytes);
     let fetched = opened
         .get(get, block.length as usize, buffer, stall)
         .await

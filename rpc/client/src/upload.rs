@@ -1,6 +1,8 @@
 //! An upload: source, checksums, sending and waiting overlap; published by one commit. One block needs no lease.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ use crate::source::{Filled, Source};
 
 /// Blocks told to the nameserver in one call.
 const ADD_MAX: usize = 64;
+/// How long a source that gives nothing more keeps others from reading.
+const TURN: Duration = Duration::from_millis(50);
 /// How long a durable block waits for company before it is told.
 const ADD_AFTER: Duration = Duration::from_secs(1);
 /// How long an abandonment may take.
@@ -82,6 +86,20 @@ struct Upload {
     retried: Cell<u32>,
 }
 
+/// Waits for `wanted` while `writes` go on, the first failure of which ends it.
+async fn meanwhile<W: Future<Output = Result<()>>, T>(
+    writes: &mut FuturesUnordered<W>,
+    mut wanted: Pin<&mut impl Future<Output = T>>,
+) -> Result<T> {
+    loop {
+        tokio::select! {
+            biased;
+            Some(written) = writes.next() => written?,
+            found = &mut wanted => return Ok(found),
+        }
+    }
+}
+
 /// What the source turned out to be.
 #[derive(Default)]
 struct Totals {
@@ -118,27 +136,16 @@ impl Upload {
             while writes.len() >= in_flight {
                 writes.next().await.transpose()?;
             }
-            let next = if first.is_some() {
-                first.take()
+            let next = if let Some(first) = first.take() {
+                Some((first, None))
             } else {
-                let mut reading = std::pin::pin!(source.next());
-                loop {
-                    tokio::select! {
-                        biased;
-                        Some(written) = writes.next() => written?,
-                        next = &mut reading => break next?,
-                    }
-                }
+                let reading = std::pin::pin!(self.in_turn(source.next()));
+                meanwhile(&mut writes, reading).await??
             };
-            let Some(block) = next else { break };
-            let mut permit = std::pin::pin!(self.core.in_flight.clone().acquire_owned());
-            let permit = loop {
-                tokio::select! {
-                    biased;
-                    Some(written) = writes.next() => written?,
-                    permit = &mut permit => break permit.ok(),
-                }
-            };
+            let Some((block, turn)) = next else { break };
+            let permit = std::pin::pin!(self.core.uploading.clone().acquire_owned());
+            let permit = meanwhile(&mut writes, permit).await?.ok();
+            drop(turn);
             let length = block.data.len() as u64;
             totals.crc32c = checksum::combine(totals.crc32c, block.crc32c, length);
             totals.bytes += length;
@@ -153,6 +160,24 @@ impl Upload {
         self.fed.set(true);
         self.changed.notify_one();
         Ok(totals)
+    }
+
+    /// Reads a block when it is this upload's turn, which lasts until the block is sent: blocks that are read before
+    /// they can be sent would only take memory. A source that is slow gives its turn away.
+    async fn in_turn(
+        &self,
+        reading: impl Future<Output = Result<Option<Filled>>>,
+    ) -> Result<Option<(Filled, Option<OwnedSemaphorePermit>)>> {
+        let turn = self.core.reading.clone().acquire_owned().await.ok();
+        let mut reading = std::pin::pin!(reading);
+        let (block, turn) = match timeout(TURN, &mut reading).await {
+            Ok(block) => (block?, turn),
+            Err(_) => {
+                drop(turn);
+                (reading.await?, None)
+            }
+        };
+        Ok(block.map(|block| (block, turn)))
     }
 
     async fn write(&self, index: u32, block: Filled, _permit: Option<OwnedSemaphorePermit>) -> Result<()> {

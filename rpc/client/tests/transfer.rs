@@ -199,6 +199,37 @@ async fn many_transfers_share_one_client() {
 }
 
 #[tokio::test]
+async fn who_is_slow_holds_up_nobody() {
+    let cluster = Cluster::new(2);
+    let client = cluster.client().await;
+    let data = random_bytes(13 * MIB);
+    upload(&client, "/quick", &data).await.unwrap();
+    // More of each than blocks are read, sent or asked for at once.
+    let slow = 16;
+    let mut ends = Vec::new();
+    for at in 0..slow {
+        let (mut source, from) = tokio::io::duplex(MIB);
+        let uploading = client.clone();
+        tokio::spawn(async move {
+            let path = format!("/slow{at}");
+            uploading.upload(&path, from, UploadOptions::default()).await
+        });
+        source.write_all(&data[..5 * MIB]).await.unwrap();
+        let (to, sink) = tokio::io::duplex(1);
+        let downloading = client.clone();
+        tokio::spawn(async move {
+            downloading
+                .download("/quick", to, DownloadOptions::default())
+                .await
+        });
+        ends.push((source, sink));
+    }
+    until(|| cluster.world.nameserver().leases.len() == slow).await;
+    upload(&client, "/other", &data).await.unwrap();
+    assert!(download(&client, "/other", None).await.unwrap().1 == data);
+}
+
+#[tokio::test]
 async fn an_upload_that_is_dropped_is_abandoned() {
     let cluster = Cluster::new(2);
     let client = cluster.client().await;
