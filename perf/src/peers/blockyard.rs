@@ -76,7 +76,7 @@ impl System for Blockyard {
         self.runtime.block_on(client.mkdir(&folder, true))?;
         let pool = pool.clone();
         timed(&self.nodes.servers(), disk, || {
-            // Workers run on the client's thread, where `put -r` has them too.
+            // Workers run on the client's thread, as those of `files` do.
             self.runtime.block_on(client.run_local(move |local| async move {
                 let each = work.each(async |index| {
                     let source = Source::new(pool.file(work.number(index), work.length_bytes), None);

@@ -36,13 +36,6 @@ struct Case {
     download: Series,
 }
 
-/// What stays on the cluster.
-#[derive(Default)]
-struct Stored {
-    files: Vec<FileInfo>,
-    bytes: u64,
-}
-
 pub(crate) fn run(context: &mut Context) -> Result<()> {
     let mut levels = context.flags.stored.clone();
     levels.sort_unstable();
@@ -69,8 +62,7 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
         for (nodes, &level) in clusters.iter().zip(&levels) {
             context.say(format_args!("storing {}", size_name(level)));
             let clients = clients(nodes, 1).await?;
-            let mut stored = Stored::default();
-            fill(&clients, &pool, &mut stored, level).await?;
+            let stored = fill(&clients, &pool, level).await?;
             filled.push((clients, stored));
         }
         for round in 0..=context.flags.rounds() {
@@ -110,21 +102,20 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-/// Uploads files until so many bytes are stored.
-async fn fill(clients: &[Client], pool: &Pool, stored: &mut Stored, level: u64) -> Result<()> {
-    while stored.bytes < level {
-        let first = stored.files.len() as u64;
+/// Uploads files until so many bytes are stored, and gives them.
+async fn fill(clients: &[Client], pool: &Pool, level: u64) -> Result<Vec<FileInfo>> {
+    let mut stored: Vec<FileInfo> = Vec::new();
+    while stored.iter().map(|file| file.size_bytes).sum::<u64>() < level {
+        let first = stored.len() as u64;
         let planned = |number| Planned {
             path: format!("/stored/{number}"),
             number,
             length_bytes: FILE_BYTES,
         };
         let plan: Vec<Planned> = (first..first + u64::from(USUAL_STREAMS)).map(planned).collect();
-        let outcome = transfer::upload(clients, pool, &plan).await?;
-        stored.bytes += outcome.files.iter().map(|file| file.size_bytes).sum::<u64>();
-        stored.files.extend(outcome.files);
+        stored.extend(transfer::upload(clients, pool, &plan).await?.files);
     }
-    Ok(())
+    Ok(stored)
 }
 
 /// How far CPU and each server's memory differ among cases: half the distance of the extremes, as a part of the middle.
@@ -178,7 +169,7 @@ impl Case {
         &mut self,
         context: &mut Context,
         place: Place<'_>,
-        stored: &Stored,
+        stored: &[FileInfo],
         round: u32,
     ) -> Result<()> {
         let (counts, streams) = (round > 0, u64::from(self.streams));
@@ -202,7 +193,7 @@ impl Case {
         let count = (bytes / FILE_BYTES).max(streams) as usize;
         let mut files = Vec::new();
         for _ in 0..count {
-            files.extend(stored.files.choose(&mut rand::rng()).cloned());
+            files.extend(stored.choose(&mut rand::rng()).cloned());
         }
         drop_page_cache();
         let meter = start_meter(context, place.nodes, counts)?;

@@ -40,9 +40,9 @@ pub struct Core {
     /// For what is sent and received.
     pub buffers: Arc<Buffers>,
     /// What a longer upload needs to read its next block: half as many as are sent at once.
-    pub reading: Arc<Semaphore>,
+    pub reading: Semaphore,
     /// What each block of a longer upload needs to be sent.
-    pub uploading: Arc<Semaphore>,
+    pub uploading: Semaphore,
     /// What each read needs for every checksum unit that it asks for.
     pub downloading: Semaphore,
     /// What short uploads share.
@@ -64,8 +64,8 @@ impl Core {
             channels: Channels::new(&options, session.cluster_id()),
             session,
             buffers: Buffers::new(BUFFERS_KEPT, options.blocks_in_flight + 2),
-            reading: Arc::new(Semaphore::new(options.uploads_in_flight.div_ceil(2).max(1))),
-            uploading: Arc::new(Semaphore::new(options.uploads_in_flight.max(1))),
+            reading: Semaphore::new(options.uploads_in_flight.div_ceil(2).max(1)),
+            uploading: Semaphore::new(options.uploads_in_flight.max(1)),
             downloading: Semaphore::new(options.downloads_in_flight.max(1) * BLOCK_BYTES_MAX / UNIT_BYTES),
             short: Short::default(),
             lookups: Batch::default(),

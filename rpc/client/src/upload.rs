@@ -12,7 +12,7 @@ use blockyard_wire::types::{AddedBlock, FileInfo, Lease};
 use blockyard_wire::{Problem, ProblemKind, Result};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::io::AsyncRead;
-use tokio::sync::{Notify, OwnedSemaphorePermit, SetOnce};
+use tokio::sync::{Notify, SemaphorePermit, SetOnce};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::core::Core;
@@ -23,7 +23,7 @@ use crate::source::{Filled, Source};
 
 /// Blocks told to the nameserver in one call.
 const ADD_MAX: usize = 64;
-/// How long a source that gives nothing more keeps others from reading.
+/// A source that takes longer for a block no longer keeps others from reading.
 const TURN: Duration = Duration::from_millis(50);
 /// How long a durable block waits for company before it is told.
 const ADD_AFTER: Duration = Duration::from_secs(1);
@@ -143,7 +143,7 @@ impl Upload {
                 meanwhile(&mut writes, reading).await??
             };
             let Some((block, turn)) = next else { break };
-            let permit = std::pin::pin!(self.core.uploading.clone().acquire_owned());
+            let permit = std::pin::pin!(self.core.uploading.acquire());
             let permit = meanwhile(&mut writes, permit).await?.ok();
             drop(turn);
             let length = block.data.len() as u64;
@@ -167,8 +167,8 @@ impl Upload {
     async fn in_turn(
         &self,
         reading: impl Future<Output = Result<Option<Filled>>>,
-    ) -> Result<Option<(Filled, Option<OwnedSemaphorePermit>)>> {
-        let turn = self.core.reading.clone().acquire_owned().await.ok();
+    ) -> Result<Option<(Filled, Option<SemaphorePermit<'_>>)>> {
+        let turn = self.core.reading.acquire().await.ok();
         let mut reading = std::pin::pin!(reading);
         let (block, turn) = match timeout(TURN, &mut reading).await {
             Ok(block) => (block?, turn),
@@ -180,7 +180,7 @@ impl Upload {
         Ok(block.map(|block| (block, turn)))
     }
 
-    async fn write(&self, index: u32, block: Filled, _permit: Option<OwnedSemaphorePermit>) -> Result<()> {
+    async fn write(&self, index: u32, block: Filled, _permit: Option<SemaphorePermit<'_>>) -> Result<()> {
         let chains = self.begun.wait().await.clone();
         let written = chains
             .write(&self.core, index, &block)
