@@ -260,7 +260,7 @@ mod tests {
             echo "$space $!"
             [[ $how == waits ]] || return 1
             exec >&-
-            sleep 1000
+            wait
         }
         down() {
             remove_space
