@@ -72,6 +72,14 @@ struct Packet {
   offset @0 :UInt32;           # bytes from the block's start, a multiple of 64 KiB
   unitCrcs @1 :List(UInt32);   # CRC32C of each unit of the payload
   last @2 :Bool;               # nothing more comes on this stream in this direction
+  spans @3 :GetSpans;          # with the last packet of a Get: where its time went
+}
+
+struct GetSpans {
+  # Microseconds since the volume was asked, by its own clock, until
+  bufferUs @0 :UInt32;         # it had a buffer to read into
+  readUs @1 :UInt32;           # the disk had answered; as bufferUs for what is cached
+  checkedUs @2 :UInt32;        # every unit was verified
 }
 
 struct PutDone {

@@ -20,6 +20,9 @@ use tracing_subscriber::EnvFilter;
 use crate::flags::{Cli, Cluster, Mode};
 use crate::signals::Signals;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let mode = Cli::parse_from(legacy::rewrite(std::env::args_os())).mode;
     let code = match run(mode) {

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Instant;
 
 use crate::block::BlockId;
 use crate::buffer::{Blank, Chunk, View};
@@ -16,7 +17,7 @@ use crate::limits::{PAGE_BYTES, UNIT_BYTES};
 use crate::pool::Lane;
 use crate::put::slot_seed;
 use crate::record::{Record, Replica};
-use crate::types::{ReplicaState, Verified};
+use crate::types::{GetTimes, ReplicaState, Verified};
 
 /// Keeps a slot from being reused, for as long as it lives.
 struct Pinned<'a> {
@@ -188,16 +189,22 @@ async fn read_units(
     let block_bytes = replica.length as usize;
     let units = range.start / UNIT_BYTES..range.end.div_ceil(UNIT_BYTES);
     let bytes = units.start * UNIT_BYTES..(units.end * UNIT_BYTES).min(block_bytes);
-    let verified = |data: View, unit_crcs: Vec<u32>| Verified {
+    let begun = Instant::now();
+    let mut times = GetTimes::default();
+    let verified = |data: View, unit_crcs: Vec<u32>, times: GetTimes| Verified {
         offset: bytes.start as u32,
         data: data.into_bytes(),
         unit_crcs,
         block_length: replica.length,
         block_crc32c: replica.crc32c,
+        times: GetTimes {
+            checked: begun.elapsed(),
+            ..times
+        },
     };
     let found = cached.then(|| core.cache(|cache| cache.find(block, &replica, units.clone())));
     if let Some((data, unit_crcs)) = found.flatten().flatten() {
-        return Ok(verified(data, unit_crcs));
+        return Ok(verified(data, unit_crcs, times));
     }
     let (cut, file) = {
         let state = core.state.borrow();
@@ -228,6 +235,7 @@ async fn read_units(
             .await
             .map_err(ReadError::Trouble)?,
     };
+    times.buffer = begun.elapsed();
     let (data, unit_crcs) = match known {
         Some(unit_crcs) => (
             slot.read(core, blank).await.map_err(ReadError::of_read)?,
@@ -249,6 +257,7 @@ async fn read_units(
             (data, header.unit_crcs)
         }
     };
+    times.read = begun.elapsed();
     let unit_crcs = &unit_crcs[units.clone()];
     for (unit, (data, &expected)) in units.clone().zip(data.as_ref().chunks(UNIT_BYTES).zip(unit_crcs)) {
         let actual = crc(data);
@@ -261,7 +270,7 @@ async fn read_units(
     if keeps {
         core.cache(|cache| cache.keep(block, &replica, units.start, data.clone(), unit_crcs));
     }
-    Ok(verified(data, unit_crcs.to_vec()))
+    Ok(verified(data, unit_crcs.to_vec(), times))
 }
 
 /// What is to be read of a slot.

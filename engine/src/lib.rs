@@ -97,7 +97,8 @@ pub use crate::{
     pool::{Lane, LaneOptions, PoolOptions, PoolUse},
     scrub::{Finding, Scrub, ScrubStatus, ScrubStep},
     types::{
-        Epoch, Identity, OpenReport, Options, Receipt, ReplicaInfo, ReplicaState, Stat, Verified, VolumeState,
+        Epoch, GetTimes, Identity, OpenReport, Options, Receipt, ReplicaInfo, ReplicaState, Stat, Verified,
+        VolumeState,
     },
     volume::Volume,
 };

@@ -137,6 +137,19 @@ pub struct Verified {
     pub block_length: u32,
     /// CRC32C of the whole block.
     pub block_crc32c: u32,
+    /// How long it took.
+    pub times: GetTimes,
+}
+
+/// Where a get's time went, counted from its start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct GetTimes {
+    /// Until it had a buffer to read into; nothing for what is cached.
+    pub buffer: Duration,
+    /// Until the disk had answered; nothing for what is cached.
+    pub read: Duration,
+    /// Until every unit was verified.
+    pub checked: Duration,
 }
 
 /// Whether a volume takes puts.

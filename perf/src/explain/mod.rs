@@ -3,8 +3,10 @@
 
 pub(crate) mod account;
 pub(crate) mod purpose;
+pub(crate) mod read;
 pub(crate) mod samples;
 mod table;
+pub(crate) mod write;
 
 pub(crate) use self::table::table;
 

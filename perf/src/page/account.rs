@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::escaped;
 use super::group::Group;
-use crate::explain::account::{HOPS, MOMENTS};
+use crate::explain::write::{HOPS, MOMENTS};
 use crate::explain::{CPU, HOP, TIME, TIME_P99};
 use crate::report::number;
 
@@ -18,14 +18,25 @@ const GAP: f64 = 6.0;
 const AXIS: f64 = 22.0;
 
 /// The colour of a stage's place.
-const PLACES: [(&str, usize); 4] = [("file", 6), ("client", 1), ("head", 0), ("tail", 2)];
+const PLACES: [(&str, usize); 5] = [
+    ("file", 6),
+    ("client", 1),
+    ("head", 0),
+    ("tail", 2),
+    ("volume", 0),
+];
 /// How strong the colour is, by what is done there: neighbours differ.
-const DOINGS: [(&str, f64); 11] = [
+const DOINGS: [(&str, f64); 16] = [
     ("until its block is read", 0.4),
     ("is published", 0.7),
+    ("is looked up", 0.4),
+    ("is handed over", 0.7),
+    ("reads the slot", 0.7),
     ("reads", 0.95),
     ("checksums", 0.4),
     ("waits for a chain", 0.7),
+    ("waits for its turn", 0.7),
+    ("is asked", 0.25),
     ("sends", 0.25),
     ("gives a buffer", 0.95),
     ("receives", 0.4),
@@ -110,6 +121,13 @@ pub(super) fn stages(group: &Group) -> Option<String> {
         let mut lanes: Vec<(String, Vec<&Part>)> = vec![("waited for".to_owned(), parts.iter().collect())];
         let of_client = |part: &&Part| part.name.starts_with("client");
         lanes.push(("client".to_owned(), parts.iter().filter(of_client).collect()));
+        let of_volume: Vec<&Part> = parts
+            .iter()
+            .filter(|part| part.name.starts_with("volume"))
+            .collect();
+        if !of_volume.is_empty() {
+            lanes.push(("volume".to_owned(), of_volume));
+        }
         let own: Vec<(&str, Vec<Part>)> = hops
             .iter()
             .map(|(hop, moments)| (*hop, lane_of_hop(hop, moments)))
@@ -351,8 +369,7 @@ fn tick_name(tick: f64, step: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::account::STAGES;
-    use crate::explain::purpose;
+    use crate::explain::{purpose, read, write};
     use crate::page::group::groups;
     use crate::report::{Report, Row, Series};
 
@@ -361,7 +378,7 @@ mod tests {
         for name in purpose::purposes() {
             assert!(PURPOSES.iter().any(|(known, ..)| *known == name), "{name}");
         }
-        for stage in STAGES {
+        for stage in write::STAGES.into_iter().chain(read::STAGES) {
             let (place, doing) = stage.split_once(": ").unwrap();
             assert!(PLACES.iter().any(|(known, _)| *known == place), "{stage}");
             assert!(

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use blockyard_client::types::FileInfo;
-use blockyard_client::{Client, DownloadOptions, TraceFn, UploadOptions};
+use blockyard_client::{Client, DownloadOptions, ReadTraceFn, TraceFn, UploadOptions};
 use futures_util::future::try_join_all;
 use rand::RngExt as _;
 
@@ -95,14 +95,28 @@ pub(crate) async fn upload_traced(
 
 /// Downloads the files at once to /dev/null, and holds length and CRC against what was uploaded.
 pub(crate) async fn download(clients: &[Client], files: &[FileInfo]) -> Result<DownloadOutcome> {
+    download_traced(clients, files, None).await
+}
+
+/// The same; `trace` is told where each block's time went.
+pub(crate) async fn download_traced(
+    clients: &[Client],
+    files: &[FileInfo],
+    trace: Option<ReadTraceFn>,
+) -> Result<DownloadOutcome> {
+    let trace = &trace;
     let streams = files
         .iter()
         .zip(clients.iter().cycle())
         .map(|(file, client)| async move {
             let (sink, first_byte) = Sink::discard().context("cannot open /dev/null")?;
+            let options = DownloadOptions {
+                trace: trace.clone(),
+                ..DownloadOptions::default()
+            };
             let started = Instant::now();
             let downloaded = client
-                .download(&file.path, sink, DownloadOptions::default())
+                .download(&file.path, sink, options)
                 .await
                 .with_context(|| format!("download of {}", file.path))?;
             let took = started.elapsed();

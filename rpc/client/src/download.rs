@@ -7,12 +7,14 @@ use blockyard_wire::{Problem, ProblemKind, Result};
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::channel::Fetched;
 use crate::core::Core;
 use crate::options::{DownloadOptions, Downloaded, Progress};
 use crate::pages::Pages;
 use crate::read::{self, Piece};
+use crate::trace::{ReadTrace, ReadTraceFn};
 
 /// A piece in memory.
 struct Arrived {
@@ -35,7 +37,7 @@ pub async fn download<W: AsyncWrite + Unpin>(
     let (file, range) = (pages.file.clone(), pages.range.clone());
     let total = range.end - range.start;
     let (ahead, arrived) = mpsc::channel(1);
-    let fetching = fetch_all(core, pages, ahead);
+    let fetching = fetch_all(core, pages, ahead, options.trace.as_ref());
     let writing = write_all(arrived, to, total, &options);
     let ((), written) = tokio::try_join!(fetching, writing)
         .map_err(|problem| problem.context(format!("downloading {path}")))?;
@@ -65,14 +67,19 @@ pub async fn download<W: AsyncWrite + Unpin>(
 }
 
 /// Keeps `blocks_in_flight` reads going and passes them on in order.
-async fn fetch_all(core: Rc<Core>, mut pages: Pages, ahead: mpsc::Sender<Arrived>) -> Result<()> {
+async fn fetch_all(
+    core: Rc<Core>,
+    mut pages: Pages,
+    ahead: mpsc::Sender<Arrived>,
+    trace: Option<&ReadTraceFn>,
+) -> Result<()> {
     let in_flight = core.options.blocks_in_flight.max(1);
     let mut reads = FuturesOrdered::new();
     let mut more = true;
     loop {
         while more && reads.len() < in_flight {
             match pages.next().await? {
-                Some(piece) => reads.push_back(fetch(&core, piece)),
+                Some(piece) => reads.push_back(fetch(&core, piece, trace)),
                 None => more = false,
             }
         }
@@ -86,8 +93,21 @@ async fn fetch_all(core: Rc<Core>, mut pages: Pages, ahead: mpsc::Sender<Arrived
     }
 }
 
-async fn fetch(core: &Rc<Core>, piece: Piece) -> Result<Arrived> {
+async fn fetch(core: &Rc<Core>, piece: Piece, trace: Option<&ReadTraceFn>) -> Result<Arrived> {
+    let asked = Instant::now();
     let (fetched, failovers) = read::fetch(core, &piece).await?;
+    if let Some(trace) = trace {
+        let times = fetched.times;
+        trace(ReadTrace {
+            index: piece.block.index,
+            bytes: fetched.bytes as u32,
+            queued: times.begun - asked,
+            answered: times.answered,
+            done: times.done,
+            checksum: times.checksum,
+            volume: times.volume,
+        });
+    }
     Ok(Arrived {
         piece,
         fetched,

@@ -34,4 +34,4 @@ pub use crate::options::{
     DownloadOptions, Downloaded, ListOptions, Located, Options, Progress, ProgressFn, Removed, UploadOptions,
     Uploaded,
 };
-pub use crate::trace::{BlockTrace, HopSpans, TraceFn};
+pub use crate::trace::{BlockTrace, GetSpans, HopSpans, ReadTrace, ReadTraceFn, TraceFn};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use blockyard_wire::secret::ClusterSecret;
 use blockyard_wire::types::{BlockInfo, FileInfo};
 
-use crate::trace::TraceFn;
+use crate::trace::{ReadTraceFn, TraceFn};
 
 /// How a [`Client`](crate::Client) reaches its cluster and how patient it is.
 #[derive(Clone, Debug)]
@@ -101,6 +101,8 @@ pub struct DownloadOptions {
     pub range: Option<Range<u64>>,
     /// Told as blocks are handed to the sink.
     pub progress: Option<ProgressFn>,
+    /// Told where the time of each piece went.
+    pub trace: Option<ReadTraceFn>,
 }
 
 /// A finished download.

@@ -1,9 +1,9 @@
-//! Where the time of a block's way went: what the client saw, and what each hop told with its proof.
+//! Where the time of a block's way went: what the client saw, and what the volumes told with their answers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use blockyard_wire::frame::HopSpans;
+pub use blockyard_wire::frame::{GetSpans, HopSpans};
 
 /// A block that has become durable, and how long each step took.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +30,28 @@ pub struct BlockTrace {
 
 /// Told of each block, on the client's own thread: it must not block.
 pub type TraceFn = Arc<dyn Fn(BlockTrace) + Send + Sync>;
+
+/// A piece of a file that has been read, and how long each step took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadTrace {
+    /// The number of its block in the file.
+    pub index: u32,
+    /// Bytes that were read of it: whole checksum units.
+    pub bytes: u32,
+    /// Until the Get that was answered: for a connection, its turn, a buffer, and replicas that failed.
+    pub queued: Duration,
+    /// From the Get to the head of the first packet.
+    pub answered: Duration,
+    /// From the Get until all was there and verified.
+    pub done: Duration,
+    /// Of that: the client's own checksums.
+    pub checksum: Duration,
+    /// What the volume tells.
+    pub volume: GetSpans,
+}
+
+/// Told of each piece as it arrives, on the client's own thread: it must not block.
+pub type ReadTraceFn = Arc<dyn Fn(ReadTrace) + Send + Sync>;
 
 /// What a put saw.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
-use blockyard_client::{DownloadOptions, ListOptions, ProblemKind, Progress, UploadOptions};
+use blockyard_client::{DownloadOptions, ListOptions, ProblemKind, Progress, ReadTrace, UploadOptions};
 use blockyard_engine::checksum;
 use common::{Cluster, Fault, MIB, Sink, download, random_bytes, until, upload};
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -153,7 +153,7 @@ async fn progress_is_told_by_the_block() {
     client.upload("/f", source, options).await.unwrap();
     let options = DownloadOptions {
         progress: telling(&seen),
-        range: None,
+        ..DownloadOptions::default()
     };
     let (closed, receiver) = Sink::new();
     drop(receiver);
@@ -162,7 +162,7 @@ async fn progress_is_told_by_the_block() {
     let (sink, _keep) = Sink::new();
     let options = DownloadOptions {
         progress: telling(&seen),
-        range: None,
+        ..DownloadOptions::default()
     };
     client.download("/f", sink, options).await.unwrap();
     let seen = seen.lock().unwrap();
@@ -176,6 +176,39 @@ async fn progress_is_told_by_the_block() {
         assert!(run.is_sorted_by_key(|progress| progress.bytes));
         assert_eq!(run[2].bytes, total);
         assert!(run.iter().all(|progress| progress.total_bytes == Some(total)));
+    }
+}
+
+#[tokio::test]
+async fn every_piece_that_was_read_tells_where_its_time_went() {
+    let cluster = Cluster::new(2);
+    let client = cluster.client().await;
+    let data = random_bytes(9 * MIB);
+    upload(&client, "/f", &data).await.unwrap();
+    let seen: Arc<Mutex<Vec<ReadTrace>>> = Arc::default();
+    let tell = seen.clone();
+    let (sink, _keep) = Sink::new();
+    let options = DownloadOptions {
+        range: Some(3 * MIB as u64 + 1..9 * MIB as u64),
+        trace: Some(Arc::new(move |trace| tell.lock().unwrap().push(trace))),
+        ..DownloadOptions::default()
+    };
+    client.download("/f", sink, options).await.unwrap();
+    let mut seen = seen.lock().unwrap();
+    seen.sort_by_key(|trace| trace.index);
+    let pieces: Vec<_> = seen.iter().map(|trace| (trace.index, trace.bytes)).collect();
+    let mib = MIB as u32;
+    assert_eq!(
+        pieces,
+        [(0, mib), (1, 4 * mib), (2, mib)],
+        "whole units, of each block once"
+    );
+    for trace in seen.iter() {
+        assert!(
+            trace.answered < trace.done && !trace.checksum.is_zero(),
+            "{trace:?}"
+        );
+        assert!(trace.checksum < trace.done, "{trace:?}");
     }
 }
 

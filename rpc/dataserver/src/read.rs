@@ -3,12 +3,13 @@
 use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use blockyard_engine as engine;
 use blockyard_engine::checksum;
 use blockyard_engine::limits::{PACKET_BYTES_MAX, UNIT_BYTES};
-use blockyard_engine::{Lane, Verified};
-use blockyard_wire::frame::{Abort, Get, Message, Packet, Role};
+use blockyard_engine::{GetTimes, Lane, Verified};
+use blockyard_wire::frame::{Abort, Get, GetSpans, Message, Packet, Role};
 use blockyard_wire::ticket::{Claim, Operation, now_unix_ms};
 use blockyard_wire::{Problem, ProblemKind};
 use futures_util::future::{Either, select};
@@ -25,6 +26,7 @@ pub(crate) struct GetStream {
     get: Get,
     cancelled: Cell<bool>,
     signal: Signal,
+    asked: Instant,
 }
 
 impl GetStream {
@@ -34,6 +36,18 @@ impl GetStream {
             get,
             cancelled: Cell::new(false),
             signal: Signal::default(),
+            asked: Instant::now(),
+        }
+    }
+
+    /// Where the time went, of which the volume tells the end; before it, the Get waited for its turn.
+    fn spans(&self, times: GetTimes) -> GetSpans {
+        let before = self.asked.elapsed().saturating_sub(times.checked);
+        let until = |time: Duration| (before + time).as_micros() as u32;
+        GetSpans {
+            buffer_us: until(times.buffer),
+            read_us: until(times.read),
+            checked_us: until(times.checked),
         }
     }
 
@@ -55,7 +69,10 @@ pub(crate) async fn serve(node: Rc<Node>, connection: Rc<Connection>, asked: Rc<
     connection.close(asked.stream);
     match found {
         None => {}
-        Some(Ok(verified)) => send(&connection.outbox, asked.stream, &verified),
+        Some(Ok(verified)) => {
+            let spans = asked.spans(verified.times);
+            send(&connection.outbox, asked.stream, &verified, spans);
+        }
         Some(Err(abort)) => connection.outbox.say(asked.stream, Message::Abort(abort)),
     }
 }
@@ -108,7 +125,7 @@ fn check(node: &Node, role: Role, get: &Get) -> blockyard_wire::Result<()> {
 }
 
 /// Queues a run of verified units as packets: slices of the pool buffer, which returns when the last is written.
-fn send(outbox: &Outbox, stream: u32, verified: &Verified) {
+fn send(outbox: &Outbox, stream: u32, verified: &Verified, spans: GetSpans) {
     let packets = verified.data.len().div_ceil(PACKET_BYTES_MAX);
     for at in 0..packets {
         let from = at * PACKET_BYTES_MAX;
@@ -116,10 +133,12 @@ fn send(outbox: &Outbox, stream: u32, verified: &Verified) {
             .data
             .slice(from..(from + PACKET_BYTES_MAX).min(verified.data.len()));
         let units = from / UNIT_BYTES..(from + payload.len()).div_ceil(UNIT_BYTES);
+        let last = at + 1 == packets;
         let packet = Packet {
             offset: verified.offset + from as u32,
             unit_crcs: verified.unit_crcs[units].to_vec(),
-            last: at + 1 == packets,
+            last,
+            spans: last.then_some(spans),
         };
         outbox.push(stream, Message::Packet(packet), payload);
     }

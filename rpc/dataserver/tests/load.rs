@@ -99,7 +99,12 @@ async fn many_reads_on_one_connection_overlap() {
         let got = wanted.get_mut(&frame.stream).unwrap();
         assert_eq!(packet.offset as usize, got.len());
         got.extend_from_slice(&payload);
-        if packet.last {
+        assert_eq!(packet.spans.is_some(), packet.last);
+        if let Some(spans) = packet.spans {
+            assert!(
+                spans.buffer_us <= spans.read_us && spans.read_us < spans.checked_us,
+                "{spans:?}"
+            );
             assert!(*got == bytes(u64::from(frame.stream) % 8 + 1, 1 << 20));
             whole += 1;
         }

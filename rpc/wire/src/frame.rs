@@ -100,6 +100,7 @@ impl Put {
             offset: 0,
             unit_crcs: self.unit_crcs.clone(),
             last: true,
+            spans: None,
         }
     }
 }
@@ -113,6 +114,19 @@ pub struct Packet {
     pub unit_crcs: Vec<u32>,
     /// Nothing more comes on this stream in this direction.
     pub last: bool,
+    /// With the last packet of a Get: where its time went.
+    pub spans: Option<GetSpans>,
+}
+
+/// Where a Get's time went: microseconds since the volume was asked, by its own clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct GetSpans {
+    /// Until it had a buffer to read into.
+    pub buffer_us: u32,
+    /// Until the disk had answered; as `buffer_us` for what is cached.
+    pub read_us: u32,
+    /// Until every unit was verified.
+    pub checked_us: u32,
 }
 
 /// A block is durable on the sender and on all behind it.
@@ -411,8 +425,22 @@ mod tests {
                     offset: 65_536,
                     unit_crcs: vec![1, 2, 3, 4],
                     last: true,
+                    spans: None,
                 }),
                 PACKET_BYTES_MAX,
+            ),
+            (
+                Message::Packet(Packet {
+                    offset: 0,
+                    unit_crcs: vec![1],
+                    last: true,
+                    spans: Some(GetSpans {
+                        buffer_us: 1,
+                        read_us: 2,
+                        checked_us: 3,
+                    }),
+                }),
+                100,
             ),
             (
                 Message::PutDone(PutDone {

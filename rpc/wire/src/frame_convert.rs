@@ -10,8 +10,8 @@ use crate::convert::{
 };
 use crate::error::{Problem, Result};
 use crate::frame::{
-    Abort, CHAIN_MAX, Challenge, Frame, Get, HEADER_BYTES_MAX, Hello, HopSpans, Message, Packet, Purpose,
-    Put, PutDone, Role,
+    Abort, CHAIN_MAX, Challenge, Frame, Get, GetSpans, HEADER_BYTES_MAX, Hello, HopSpans, Message, Packet,
+    Purpose, Put, PutDone, Role,
 };
 use crate::types::{ClusterId, VolumeId};
 
@@ -97,6 +97,16 @@ fn read_root(root: schema::frame::Reader<'_>) -> Result<Frame> {
                 offset: data.get_offset(),
                 unit_crcs: data.get_unit_crcs().map_err(malformed)?.iter().collect(),
                 last: data.get_last(),
+                spans: if data.has_spans() {
+                    let spans = data.get_spans().map_err(malformed)?;
+                    Some(GetSpans {
+                        buffer_us: spans.get_buffer_us(),
+                        read_us: spans.get_read_us(),
+                        checked_us: spans.get_checked_us(),
+                    })
+                } else {
+                    None
+                },
             })
         }
         Which::PutDone(done) => {
@@ -197,6 +207,12 @@ pub(crate) fn write(frame: &Frame) -> Vec<u8> {
             let mut to = root.init_packet();
             to.set_offset(packet.offset);
             to.set_last(packet.last);
+            if let Some(from) = packet.spans {
+                let mut to = to.reborrow().init_spans();
+                to.set_buffer_us(from.buffer_us);
+                to.set_read_us(from.read_us);
+                to.set_checked_us(from.checked_us);
+            }
             let mut crcs = to.init_unit_crcs(packet.unit_crcs.len() as u32);
             for (at, crc) in packet.unit_crcs.iter().enumerate() {
                 crcs.set(at as u32, *crc);

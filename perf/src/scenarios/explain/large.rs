@@ -3,13 +3,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
-use blockyard_client::{ClusterSecret, Options, TraceFn};
+use blockyard_client::{ClusterSecret, Options, ReadTraceFn, TraceFn};
 
-use super::add_account;
 use super::cpu::{Cpu, Per, Profiler};
+use super::{add_account, add_writes};
 use crate::context::{Context, drop_page_cache};
 use crate::explain::SCENARIO;
-use crate::explain::account::{Account, Around, Life};
+use crate::explain::account::Account;
+use crate::explain::read;
+use crate::explain::write::{Around, Life, Writes};
 use crate::report::Series;
 use crate::scenarios::BLOCK_BYTES;
 use crate::scenarios::cluster::case::plan;
@@ -24,7 +26,8 @@ pub(super) struct Large {
     download: Series,
     upload_cpu: Cpu,
     download_cpu: Cpu,
-    account: Account,
+    writes: Writes,
+    reads: Account,
 }
 
 impl Large {
@@ -36,7 +39,8 @@ impl Large {
             download: name("download"),
             upload_cpu: Cpu::default(),
             download_cpu: Cpu::default(),
-            account: Account::default(),
+            writes: Writes::default(),
+            reads: read::account(),
         }
     }
 
@@ -54,8 +58,8 @@ impl Large {
         let (counts, bytes) = (round > 0, self.bytes(context));
         let plan = plan(context, "explain", self.streams, round);
         let work = Work::of("block", bytes / BLOCK_BYTES, bytes);
-        let account = Arc::new(Mutex::new(Account::default()));
-        let traced = account.clone();
+        let writes = Arc::new(Mutex::new(Writes::default()));
+        let traced = writes.clone();
         let trace: TraceFn = Arc::new(move |trace| {
             let life = Life::of(&trace, Around::default());
             traced.lock().unwrap_or_else(PoisonError::into_inner).add(&life);
@@ -67,27 +71,41 @@ impl Large {
         place.nodes.check()?;
         let files = outcome?.files;
         if counts {
-            let account = account.lock().unwrap_or_else(PoisonError::into_inner);
-            let in_flight = account.blocks() as f64 / wall_s * account.mean_put_s();
+            let writes = writes.lock().unwrap_or_else(PoisonError::into_inner);
+            let in_flight = writes.account.blocks() as f64 / wall_s * writes.mean_put_s();
             self.upload.add("blocks in flight", "blocks", in_flight);
-            self.account.merge(&account);
+            self.writes.merge(&writes);
         } else {
             transfer::compare(&place.clients[0], place.pool, &plan).await?;
         }
 
+        let reads = Arc::new(Mutex::new(read::account()));
+        let traced = reads.clone();
+        let trace: ReadTraceFn = Arc::new(move |trace| {
+            let stages_s = read::stages_s(&trace, read::Around::default());
+            traced
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .add(&stages_s);
+        });
         drop_page_cache();
         let running = profiler.start(context, place.nodes, counts)?;
-        let outcome = transfer::download(place.clients, &files).await;
+        let outcome = transfer::download_traced(place.clients, &files, Some(trace)).await;
         running.stop(context, work, &mut self.download, &mut self.download_cpu)?;
         place.nodes.check()?;
         outcome?;
+        if counts {
+            self.reads
+                .merge(&reads.lock().unwrap_or_else(PoisonError::into_inner));
+        }
         Ok(())
     }
 
     pub(super) fn report(&mut self, context: &mut Context) {
         self.upload
             .limit("blocks in flight", Some(f64::from(self.blocks_allowed())));
-        add_account(&mut self.upload, &self.account, "block");
+        add_writes(&mut self.upload, &self.writes, "block");
+        add_account(&mut self.download, &self.reads, "block");
         self.upload_cpu.report(context, &mut self.upload, Per::Gib);
         self.download_cpu.report(context, &mut self.download, Per::Gib);
         for series in [&self.upload, &self.download] {

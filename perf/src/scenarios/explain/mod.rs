@@ -11,7 +11,8 @@ use self::large::Large;
 use self::small::Small;
 use super::common::{clients, close, on_cluster};
 use crate::context::Context;
-use crate::explain::account::{Account, HOPS, MOMENTS};
+use crate::explain::account::Account;
+use crate::explain::write::{HOPS, MOMENTS, Writes};
 use crate::explain::{HOP, TIME, TIME_P99};
 use crate::latency::Latencies;
 use crate::nodes;
@@ -82,13 +83,21 @@ fn add_account(series: &mut Series, account: &Account, whole: &str) {
     if account.blocks() == 0 {
         return;
     }
-    series.add(whole, "ms", account.mean().whole_s() * 1000.0);
+    series.add(whole, "ms", account.mean_s().iter().sum::<f64>() * 1000.0);
     for (stage, mean_ms, p99_ms) in account.stages() {
         series.add(&format!("{TIME}{stage}"), "ms", mean_ms);
         series.add(&format!("{TIME_P99}{stage}"), "ms", p99_ms);
     }
     add(series, account.whole());
-    for (hop, moments) in HOPS.iter().zip(account.mean().moments_s) {
+}
+
+/// The same of blocks that were written, with what each hop did meanwhile.
+fn add_writes(series: &mut Series, writes: &Writes, whole: &str) {
+    add_account(series, &writes.account, whole);
+    if writes.account.blocks() == 0 {
+        return;
+    }
+    for (hop, moments) in HOPS.iter().zip(writes.mean_moments_s()) {
         for (name, seconds) in MOMENTS.iter().zip(moments) {
             series.add(&format!("{HOP}{hop} {name}"), "ms", seconds * 1000.0);
         }

@@ -6,19 +6,21 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use blockyard_client::types::FileInfo;
-use blockyard_client::{BlockTrace, Client, Local};
+use blockyard_client::{BlockTrace, Client, Local, ReadTrace};
 use rand::seq::SliceRandom as _;
 
-use super::add_account;
 use super::cpu::{Cpu, Per, Profiler};
+use super::{add_account, add_writes};
 use crate::context::{Context, drop_page_cache};
 use crate::explain::SCENARIO;
-use crate::explain::account::{Account, Around, Life};
+use crate::explain::account::Account;
+use crate::explain::read;
+use crate::explain::write::{Around, Life, Writes};
 use crate::report::Series;
 use crate::scenarios::beside::size_name;
 use crate::scenarios::common::{Place, Work, warn_if_disturbed};
 use crate::scenarios::files::one::{Files, slot_bytes};
-use crate::scenarios::files::{FILES_MAX, FILES_QUICK, on_clients, read};
+use crate::scenarios::files::{FILES_MAX, FILES_QUICK, on_clients};
 
 /// The figures of files of one length.
 pub(super) struct Small {
@@ -29,7 +31,8 @@ pub(super) struct Small {
     reads: Series,
     create_cpu: Cpu,
     read_cpu: Cpu,
-    account: Account,
+    written: Writes,
+    read: Account,
 }
 
 impl Small {
@@ -47,7 +50,8 @@ impl Small {
             reads: series("read"),
             create_cpu: Cpu::default(),
             read_cpu: Cpu::default(),
-            account: Account::default(),
+            written: Writes::default(),
+            read: read::account(),
         }
     }
 
@@ -76,13 +80,13 @@ impl Small {
         let outcome = create(&files, place.clients, count, self.workers).await;
         let wall_s = running.stop(context, work, &mut self.creates, &mut self.create_cpu)?;
         place.nodes.check()?;
-        let (mut created, account) = outcome?;
+        let (mut created, written) = outcome?;
         if counts {
             let rate = count as f64 / wall_s;
             self.creates.add("rate", "files/s", rate);
-            let in_flight = rate * account.mean_put_s();
+            let in_flight = rate * written.mean_put_s();
             self.creates.add("blocks in flight", "blocks", in_flight);
-            self.account.merge(&account);
+            self.written.merge(&written);
         }
 
         // Neither the order of writing nor that of names.
@@ -90,13 +94,13 @@ impl Small {
         let created = Arc::new(created);
         drop_page_cache();
         let running = profiler.start(context, place.nodes, counts)?;
-        let outcome = read(&files, place.clients, &created, self.workers).await;
+        let outcome = read_all(&files, place.clients, &created, self.workers).await;
         let wall_s = running.stop(context, work, &mut self.reads, &mut self.read_cpu)?;
         place.nodes.check()?;
-        let latencies = outcome?;
+        let account = outcome?;
         if counts {
             self.reads.add("rate", "files/s", count as f64 / wall_s);
-            self.reads.add("latency p50", "ms", latencies.ms(50.0));
+            self.read.merge(&account);
         }
         Ok(())
     }
@@ -104,7 +108,8 @@ impl Small {
     pub(super) fn report(&mut self, context: &mut Context) {
         self.creates
             .limit("blocks in flight", Some(f64::from(self.workers)));
-        add_account(&mut self.creates, &self.account, "file");
+        add_writes(&mut self.creates, &self.written, "file");
+        add_account(&mut self.reads, &self.read, "file");
         self.create_cpu.report(context, &mut self.creates, Per::File);
         self.read_cpu.report(context, &mut self.reads, Per::File);
         for series in [&self.creates, &self.reads] {
@@ -120,27 +125,27 @@ async fn create(
     clients: &[Client],
     count: u64,
     workers: u32,
-) -> Result<(Vec<FileInfo>, Account)> {
+) -> Result<(Vec<FileInfo>, Writes)> {
     let (files, next) = (files.clone(), Arc::new(AtomicU64::new(0)));
     let done = on_clients(clients, workers, move |client| {
         let (files, next) = (files.clone(), next.clone());
         async move {
-            let (mut created, mut account) = (Vec::new(), Account::default());
+            let (mut created, mut written) = (Vec::new(), Writes::default());
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= count {
-                    return Ok((created, account));
+                    return Ok((created, written));
                 }
                 let (file, life) = create_one(&files, &client, number).await?;
                 created.push(file);
-                account.add(&life);
+                written.add(&life);
             }
         }
     });
-    let mut all = (Vec::new(), Account::default());
-    for (created, account) in done.await? {
+    let mut all = (Vec::new(), Writes::default());
+    for (created, written) in done.await? {
         all.0.extend(created);
-        all.1.merge(&account);
+        all.1.merge(&written);
     }
     Ok(all)
 }
@@ -162,4 +167,49 @@ async fn create_one(files: &Files, client: &Local, number: u64) -> Result<(FileI
         publication: published.duration_since(durable),
     };
     Ok((file, Life::of(&trace, around)))
+}
+
+/// As `files` does, with the account of every file.
+async fn read_all(
+    files: &Files,
+    clients: &[Client],
+    created: &Arc<Vec<FileInfo>>,
+    workers: u32,
+) -> Result<Account> {
+    let (files, created, next) = (files.clone(), created.clone(), Arc::new(AtomicU64::new(0)));
+    let done = on_clients(clients, workers, move |client| {
+        let (files, next, created) = (files.clone(), next.clone(), created.clone());
+        async move {
+            let mut account = read::account();
+            while let Some(file) = created.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                account.add(&read_one(&files, &client, file).await?);
+            }
+            Ok(account)
+        }
+    });
+    let mut all = read::account();
+    for account in done.await? {
+        all.merge(&account);
+    }
+    Ok(all)
+}
+
+async fn read_one(files: &Files, client: &Local, file: &FileInfo) -> Result<read::Stages> {
+    let told: Arc<Mutex<Option<(ReadTrace, Instant)>>> = Arc::default();
+    let tell = told.clone();
+    let trace = move |trace| {
+        *tell.lock().unwrap_or_else(PoisonError::into_inner) = Some((trace, Instant::now()));
+    };
+    let started = Instant::now();
+    files.read_traced(client, file, Some(Arc::new(trace))).await?;
+    let ended = Instant::now();
+    let told = told.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let (trace, arrived) = told.context("the client told nothing of the block's time")?;
+    let around = read::Around {
+        lookup: arrived
+            .duration_since(started)
+            .saturating_sub(trace.queued + trace.done),
+        handed_over: ended.duration_since(arrived),
+    };
+    Ok(read::stages_s(&trace, around))
 }

@@ -226,7 +226,7 @@ async fn create(
     Ok(all)
 }
 
-pub(super) async fn read(
+async fn read(
     files: &Files,
     clients: &[Client],
     created: &Arc<Vec<FileInfo>>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use blockyard_client::types::FileInfo;
-use blockyard_client::{DownloadOptions, Local, TraceFn, UploadOptions};
+use blockyard_client::{DownloadOptions, Local, ReadTraceFn, TraceFn, UploadOptions};
 
 use crate::workload::{Pool, Source};
 
@@ -43,9 +43,21 @@ impl Files {
 
     /// Looks the name up and reads the bytes, which the client verifies; then they are forgotten.
     pub(super) async fn read(&self, client: &Local, file: &FileInfo) -> Result<()> {
-        let read = client
-            .download(&file.path, tokio::io::sink(), DownloadOptions::default())
-            .await?;
+        self.read_traced(client, file, None).await
+    }
+
+    /// The same; `trace` is told where the block's time went.
+    pub(in crate::scenarios) async fn read_traced(
+        &self,
+        client: &Local,
+        file: &FileInfo,
+        trace: Option<ReadTraceFn>,
+    ) -> Result<()> {
+        let options = DownloadOptions {
+            trace,
+            ..DownloadOptions::default()
+        };
+        let read = client.download(&file.path, tokio::io::sink(), options).await?;
         ensure!(
             read.crc32c == file.crc32c && read.bytes == file.size_bytes,
             "{} is not what was uploaded",

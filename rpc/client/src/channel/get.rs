@@ -8,7 +8,7 @@ use std::time::Duration;
 use blockyard_engine::checksum;
 use blockyard_engine::limits::UNIT_BYTES;
 use blockyard_wire::ProblemKind;
-use blockyard_wire::frame::{Get, Message, Packet};
+use blockyard_wire::frame::{Get, GetSpans, Message, Packet};
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -29,6 +29,23 @@ pub struct Fetched {
     pub bytes: usize,
     /// The CRC32C of each.
     pub unit_crcs: Vec<u32>,
+    /// How long it took.
+    pub times: FetchTimes,
+}
+
+/// What a get saw of its own time.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchTimes {
+    /// When it had a free stream: the rest counts from here.
+    pub begun: Instant,
+    /// Until the first packet's head was there.
+    pub answered: Duration,
+    /// Until all was there and verified.
+    pub done: Duration,
+    /// Of that: the checksums.
+    pub checksum: Duration,
+    /// What the volume tells.
+    pub volume: GetSpans,
 }
 
 /// What the reader fills and the caller waits for.
@@ -41,6 +58,7 @@ pub struct GetState {
     unit_crcs: RefCell<Vec<u32>>,
     outcome: RefCell<Option<Result<(), Trouble>>>,
     progress: Cell<Instant>,
+    times: Cell<FetchTimes>,
     changed: Notify,
 }
 
@@ -58,7 +76,13 @@ impl GetState {
                 ),
             ));
         }
-        self.progress.set(Instant::now());
+        let now = Instant::now();
+        self.progress.set(now);
+        let mut times = self.times.get();
+        if at == 0 {
+            times.answered = now - times.begun;
+            self.times.set(times);
+        }
         let buffer = self.buffer.take();
         let buffer = buffer.ok_or_else(|| Trouble::wrong(ProblemKind::Failed, "a packet within a packet"))?;
         Ok((buffer, at))
@@ -67,6 +91,7 @@ impl GetState {
     /// Verifies what has been received into the lent `buffer` and takes it back; whether all is there.
     pub fn received(&self, buffer: Buffer, packet: &Packet, payload_bytes: usize) -> Result<bool, Trouble> {
         let at = self.received.get();
+        let arrived = Instant::now();
         let mut known = self.unit_crcs.borrow_mut();
         for (unit, &expected) in buffer[at..at + payload_bytes]
             .chunks(UNIT_BYTES)
@@ -83,7 +108,13 @@ impl GetState {
         }
         self.buffer.replace(Some(buffer));
         self.received.set(at + payload_bytes);
-        self.progress.set(Instant::now());
+        let now = Instant::now();
+        self.progress.set(now);
+        let mut times = self.times.get();
+        times.checksum += now - arrived;
+        times.done = now - times.begun;
+        times.volume = packet.spans.unwrap_or_default();
+        self.times.set(times);
         let complete = self.start + at + payload_bytes == self.end;
         if packet.last && !complete {
             return Err(Trouble::wrong(
@@ -121,6 +152,7 @@ impl Opened {
     ) -> Result<Fetched, Trouble> {
         let channel = &*self.channel;
         let _permit = channel.permits.clone().acquire_owned().await;
+        let begun = Instant::now();
         let Range { start, end } = units_of(&get, block_bytes);
         let state = Rc::new(GetState {
             start,
@@ -129,7 +161,14 @@ impl Opened {
             buffer: RefCell::new(Some(buffer)),
             unit_crcs: RefCell::default(),
             outcome: RefCell::new(None),
-            progress: Cell::new(Instant::now()),
+            progress: Cell::new(begun),
+            times: Cell::new(FetchTimes {
+                begun,
+                answered: Duration::ZERO,
+                done: Duration::ZERO,
+                checksum: Duration::ZERO,
+                volume: GetSpans::default(),
+            }),
             changed: Notify::new(),
         });
         let stream = channel.open(Stream::Get(state.clone()), Message::Get(get), Bytes::new(), None)?;
@@ -145,6 +184,7 @@ impl Opened {
                     start,
                     bytes: end - start,
                     unit_crcs: state.unit_crcs.take(),
+                    times: state.times.get(),
                 });
             }
             patience

@@ -107,6 +107,7 @@ impl Opened {
                     offset: sent as u32,
                     unit_crcs: unit_crcs[sent / UNIT_BYTES..end.div_ceil(UNIT_BYTES)].to_vec(),
                     last: end == data.len(),
+                    spans: None,
                 };
                 channel.send(
                     stream,

@@ -255,7 +255,7 @@ pub async fn download(
     let (sink, mut bytes) = Sink::new();
     let options = DownloadOptions {
         range,
-        progress: None,
+        ..DownloadOptions::default()
     };
     let done = client.download(path, sink, options).await?;
     let mut all = Vec::new();

@@ -244,6 +244,7 @@ async fn serve_get(
             offset: at as u32,
             unit_crcs: checksum::unit_crcs(&payload),
             last: until == end || short,
+            spans: None,
         };
         let middle = payload.len() / 2;
         if fault == Some(Fault::FlipBit) {

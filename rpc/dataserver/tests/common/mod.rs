@@ -317,6 +317,7 @@ pub fn packets(data: &[u8]) -> impl Iterator<Item = (Packet, &[u8])> {
                 offset: (at * PACKET_BYTES_MAX) as u32,
                 unit_crcs: checksum::unit_crcs(payload),
                 last: at + 1 == count,
+                spans: None,
             };
             (packet, payload)
         })
