@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::ahead::Trial;
 use crate::block::BlockId;
 use crate::cache::Cache;
 use crate::checkpoint::Checkpoints;
@@ -59,6 +60,8 @@ pub(crate) struct State {
     pub(crate) growing: Option<Promise<()>>,
     /// The filling with zeros that is under way.
     pub(crate) filling: Option<zero_fill::Step>,
+    /// Per class, whether short slots are filled ahead.
+    pub(crate) trials: Vec<Trial>,
     /// The first I/O error.
     pub(crate) failed: Option<Arc<str>>,
     pub(crate) closed: bool,

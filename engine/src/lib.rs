@@ -9,6 +9,8 @@ pub mod checksum;
 pub mod limits;
 
 #[cfg(feature = "disk")]
+mod ahead;
+#[cfg(feature = "disk")]
 mod block_buffer;
 #[cfg(feature = "disk")]
 #[allow(unsafe_code)]

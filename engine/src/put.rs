@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::ahead::Way;
 use crate::block::{BlockId, Origin};
 use crate::block_buffer::{BlockBuffer, FilledBlock};
 use crate::checkpoint::{ensure_room, is_no_space};
@@ -100,11 +101,16 @@ async fn write(
     filled: FilledBlock,
     flight: &PutInFlight,
 ) -> Outcome {
-    let place = match take_slot(core, filled.class()).await {
-        Ok(place) => place,
+    let class = filled.class();
+    let (place, way) = match take_slot(core, class).await {
+        Ok(taken) => taken,
         Err(outcome) => return outcome,
     };
     let outcome = write_to(core, block, origin, filled, place, flight).await;
+    if let (Outcome::Done, Some(way)) = (&outcome, way) {
+        let trial = &mut core.state.borrow_mut().trials[class.number() as usize];
+        trial.note(way, class.slot_bytes() as u64, flight.begun.elapsed());
+    }
     if let Outcome::NoSpace(_) = outcome {
         core.state.borrow_mut().space.free(place);
     }
@@ -189,8 +195,8 @@ pub(crate) fn slot_seed(core: &Core, cut: &Cut, place: Place) -> SlotSeed {
     }
 }
 
-/// Takes a free slot; makes some where there is none.
-async fn take_slot(core: &Rc<Core>, class: Class) -> Result<Place, Outcome> {
+/// Takes a free slot; makes some where there is none. With it comes the way of filling ahead that the put can tell of.
+async fn take_slot(core: &Rc<Core>, class: Class) -> Result<(Place, Option<Way>), Outcome> {
     loop {
         if core.check_writable().is_err() {
             return Err(Outcome::Failed);
@@ -199,8 +205,8 @@ async fn take_slot(core: &Rc<Core>, class: Class) -> Result<Place, Outcome> {
             let mut state = core.state.borrow_mut();
             if let Some(place) = state.space.take(class) {
                 drop(state);
-                zero_fill::keep_ahead(core, class);
-                return Ok(place);
+                let way = zero_fill::keep_ahead(core, class, place);
+                return Ok((place, way));
             }
             let state = &*state;
             (
@@ -226,7 +232,7 @@ async fn take_slot(core: &Rc<Core>, class: Class) -> Result<Place, Outcome> {
             if matches!(outcome, Outcome::NoSpace(_))
                 && let Some(place) = core.state.borrow_mut().space.take_larger(class)
             {
-                return Ok(place);
+                return Ok((place, None));
             }
             return Err(outcome);
         }

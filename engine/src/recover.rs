@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::rc::Rc;
 
+use crate::ahead::Trial;
 use crate::block::BlockId;
 use crate::buffer::Chunk;
 use crate::cache::{self, Cache};
@@ -22,7 +23,7 @@ use crate::identity;
 use crate::index::Index;
 use crate::io::Io;
 use crate::journal::{self, Head, JOURNAL_FILES, JournalSeed, Ring};
-use crate::layout::{Class, Place};
+use crate::layout::{CLASSES, Class, Place};
 use crate::limits::BLOCK_BYTES_MAX;
 use crate::pool::{Lane, Pool};
 use crate::put::{superblock_page, write_superblock};
@@ -100,6 +101,7 @@ pub(crate) fn open(
             new_segments: HashMap::new(),
             growing: None,
             filling: None,
+            trials: vec![Trial::default(); CLASSES],
             failed: None,
             closed: false,
         }),

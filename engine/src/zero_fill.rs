@@ -3,14 +3,16 @@
 //! In a segment that was only allocated the filesystem has to convert extents at each flush. That costs a long put
 //! about as much as writing it twice, and zeros cost the same bandwidth beforehand: so long slots are filled in steps
 //! that the caller asks for when the volume has nothing else to do, and that end early when a put or a get comes. A
-//! short put pays for a flush, not for bandwidth: some short slots are kept filled while puts go on. The slots of a
+//! short put pays for a flush more than for bandwidth: some short slots are kept filled while puts go on, on disks where
+//! that makes puts quicker (see [`ahead`](crate::ahead)). The slots of a
 //! step are taken meanwhile, so that no put goes there; a record says that they are written once that is durable.
 //! Nothing is filled that may never be needed: for each class at most as many bytes as were put since the opening.
 
 use std::rc::Rc;
 
+use crate::ahead::Way;
 use crate::checkpoint::is_no_space;
-use crate::core::{Core, Outcome, count};
+use crate::core::{Core, Outcome, State, count};
 use crate::error::Result;
 use crate::layout::{CLASSES, Class, Place};
 use crate::pool::{LARGE_FRAME_BYTES, Lane};
@@ -21,7 +23,7 @@ use crate::sync::Promise;
 /// Free slots of a class that are filled ahead, at most.
 const AHEAD_BYTES_MAX: u64 = 1 << 30;
 
-/// Slots up to this long are filled while puts go on.
+/// Slots up to this long may be filled while puts go on.
 const SHORT_SLOT_BYTES_MAX: usize = 256 << 10;
 /// Of these, so many bytes of each class at the most, some hundredths of a second of puts, and no more than an eighth
 /// of a segment. As many go into one step.
@@ -55,21 +57,29 @@ pub(crate) async fn step(core: &Rc<Core>, most_bytes: u64) -> Result<u64> {
     }
 }
 
-/// Begins a step for a class of short slots, where few are left that are filled and none is under way.
-pub(crate) fn keep_ahead(core: &Rc<Core>, class: Class) {
+/// A put takes this slot. Of a class of short slots this begins a step where few are left that are filled and none is
+/// under way, if that is how the class is served now. Returns the way that the put can tell of.
+pub(crate) fn keep_ahead(core: &Rc<Core>, class: Class, place: Place) -> Option<Way> {
     let mut state = core.state.borrow_mut();
     let demand_bytes = state.space.demand_bytes(class);
     let ahead_bytes = (state.space.new_segment_bytes() / 8).min(SHORT_AHEAD_BYTES_MAX);
-    if class.slot_bytes() > SHORT_SLOT_BYTES_MAX
-        || demand_bytes < ahead_bytes / SHORT_DEMAND_SHARE
-        || state.filling.is_some()
-    {
-        return;
+    if class.slot_bytes() > SHORT_SLOT_BYTES_MAX || demand_bytes < ahead_bytes / SHORT_DEMAND_SHARE {
+        return None;
+    }
+    if state.trials[class.number() as usize].way() == Way::Leave {
+        return (!state.space.is_written(place)).then_some(Way::Leave);
     }
     let wanted_bytes = demand_bytes.min(ahead_bytes);
-    if state.space.ready_bytes(class, wanted_bytes / 2) >= wanted_bytes / 2 {
-        return;
+    let ready_bytes = state.space.ready_bytes(class, 2 * wanted_bytes);
+    // Where there is more than filling makes, idle time or old blocks made it, and the put tells of neither way.
+    let tells = (ready_bytes < 2 * wanted_bytes).then_some(Way::Fill);
+    if state.filling.is_none() && ready_bytes < wanted_bytes / 2 {
+        begin_ahead(core, &mut state, class, wanted_bytes);
     }
+    tells
+}
+
+fn begin_ahead(core: &Rc<Core>, state: &mut State, class: Class, wanted_bytes: u64) {
     let Some(run) = state.space.hold_unwritten(class, wanted_bytes) else {
         return;
     };
