@@ -128,12 +128,23 @@ pub(super) fn memory_rows(
     own_bytes: usize,
 ) -> Result<()> {
     let mut series = Series::new(scenario, case);
+    add_server_memory(&mut series, nodes)?;
+    add_client_memory(&mut series, own_bytes)?;
+    context.report.series(&series);
+    Ok(())
+}
+
+pub(super) fn add_server_memory(series: &mut Series, nodes: &Nodes) -> Result<()> {
     for (name, pid) in nodes.servers() {
         series.add(&name, "MiB", process::peak_rss_bytes(pid)? as f64 / MIB);
     }
+    Ok(())
+}
+
+/// Of this process, less `own_bytes` of data that it keeps for the measurement.
+pub(super) fn add_client_memory(series: &mut Series, own_bytes: usize) -> Result<()> {
     let own = process::peak_rss_bytes(std::process::id())?.saturating_sub(own_bytes as u64);
     series.add("client, less the random data", "MiB", own as f64 / MIB);
-    context.report.series(&series);
     Ok(())
 }
 

@@ -10,7 +10,8 @@ use rand::seq::IndexedRandom as _;
 use super::BLOCK_BYTES;
 use super::beside::size_name;
 use super::common::{
-    Place, Work, clients, close, memory_rows, on_clusters, record, start_meter, warn_if_disturbed,
+    Place, Work, add_client_memory, add_server_memory, clients, close, on_clusters, record, start_meter,
+    warn_if_disturbed,
 };
 use super::transfer::{self, Planned};
 use crate::context::{Context, drop_page_cache};
@@ -87,9 +88,14 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
             close(clients).await;
         }
         for (nodes, &level) in clusters.iter().zip(&levels) {
-            let name = format!("peak memory, {} stored", size_name(level));
-            memory_rows(context, SCENARIO, &name, nodes, POOL_BYTES)?;
+            let mut series = Series::new(SCENARIO, format!("peak memory, {} stored", size_name(level)));
+            add_server_memory(&mut series, nodes)?;
+            context.report.series(&series);
         }
+        // This process is the client of all clusters.
+        let mut series = Series::new(SCENARIO, "peak memory");
+        add_client_memory(&mut series, POOL_BYTES)?;
+        context.report.series(&series);
         Ok(())
     })?;
     let of_streams: Vec<&Case> = cases.iter().filter(|case| case.at == 0).collect();
