@@ -1,4 +1,4 @@
-//! Where time and CPU go: a block's life as a bar of stages above what client, head and tail did meanwhile, and each
+//! Where time and CPU go: a block's life as a bar of stages above what client and volumes did meanwhile, and each
 //! process's CPU as a bar of purposes. Inline SVG.
 
 use std::fmt::Write as _;

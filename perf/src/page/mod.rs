@@ -197,7 +197,7 @@ fn section(body: &mut String, scenario: &str, rows: &[&Row]) {
     part(
         "Where the time goes",
         "Means over all blocks of all rounds. What was waited for adds up to the whole of a block's life, or of a short file's; \
-         below, what client, head and tail did meanwhile.",
+         below, what client, head and tail, or the volume, did meanwhile.",
         &account::stages,
     );
     part(
