@@ -1,12 +1,11 @@
 //! Small files: created, from start to publication, and read.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use blockyard_client::types::FileInfo;
-use blockyard_client::{BlockTrace, Client, Local, ReadTrace};
+use blockyard_client::{Client, Local};
 use rand::seq::SliceRandom as _;
 
 use super::cpu::{Cpu, Per, Profiler};
@@ -20,7 +19,7 @@ use crate::report::Series;
 use crate::scenarios::beside::size_name;
 use crate::scenarios::common::{Place, Work, warn_if_disturbed};
 use crate::scenarios::files::one::{Files, slot_bytes};
-use crate::scenarios::files::{FILES_MAX, FILES_QUICK, on_clients};
+use crate::scenarios::files::{FILES_MAX, FILES_QUICK, share_out};
 
 /// The figures of files of one length.
 pub(super) struct Small {
@@ -126,41 +125,23 @@ async fn create(
     count: u64,
     workers: u32,
 ) -> Result<(Vec<FileInfo>, Writes)> {
-    let (files, next) = (files.clone(), Arc::new(AtomicU64::new(0)));
-    let done = on_clients(clients, workers, move |client| {
-        let (files, next) = (files.clone(), next.clone());
-        async move {
-            let (mut created, mut written) = (Vec::new(), Writes::default());
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= count {
-                    return Ok((created, written));
-                }
-                let (file, life) = create_one(&files, &client, number).await?;
-                created.push(file);
-                written.add(&life);
-            }
-        }
+    let files = files.clone();
+    let done = share_out(clients, workers, count, move |client, number| {
+        let files = files.clone();
+        async move { create_one(&files, &client, number).await }
     });
-    let mut all = (Vec::new(), Writes::default());
-    for (created, written) in done.await? {
-        all.0.extend(created);
-        all.1.merge(&written);
-    }
-    Ok(all)
+    let (created, lives): (Vec<FileInfo>, Vec<Life>) = done.await?.into_iter().unzip();
+    let mut written = Writes::default();
+    lives.iter().for_each(|life| written.add(life));
+    Ok((created, written))
 }
 
 async fn create_one(files: &Files, client: &Local, number: u64) -> Result<(FileInfo, Life)> {
-    let told: Arc<Mutex<Option<(BlockTrace, Instant)>>> = Arc::default();
-    let tell = told.clone();
-    let trace = move |trace| {
-        *tell.lock().unwrap_or_else(PoisonError::into_inner) = Some((trace, Instant::now()));
-    };
+    let (told, trace) = listen();
     let started = Instant::now();
     let file = files.create_traced(client, number, Some(Arc::new(trace))).await?;
     let published = Instant::now();
-    let told = told.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let (trace, durable) = told.context("the client told nothing of the block's time")?;
+    let (trace, durable) = heard(&told)?;
     let block = trace.read + trace.queued + trace.done;
     let around = Around {
         before: durable.duration_since(started).saturating_sub(block),
@@ -176,35 +157,23 @@ async fn read_all(
     created: &Arc<Vec<FileInfo>>,
     workers: u32,
 ) -> Result<Account> {
-    let (files, created, next) = (files.clone(), created.clone(), Arc::new(AtomicU64::new(0)));
-    let done = on_clients(clients, workers, move |client| {
-        let (files, next, created) = (files.clone(), next.clone(), created.clone());
-        async move {
-            let mut account = read::account();
-            while let Some(file) = created.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                account.add(&read_one(&files, &client, file).await?);
-            }
-            Ok(account)
-        }
+    let (files, count) = (files.clone(), created.len() as u64);
+    let created = created.clone();
+    let done = share_out(clients, workers, count, move |client, number| {
+        let (files, created) = (files.clone(), created.clone());
+        async move { read_one(&files, &client, &created[number as usize]).await }
     });
-    let mut all = read::account();
-    for account in done.await? {
-        all.merge(&account);
-    }
-    Ok(all)
+    let mut account = read::account();
+    done.await?.iter().for_each(|stages_s| account.add(stages_s));
+    Ok(account)
 }
 
 async fn read_one(files: &Files, client: &Local, file: &FileInfo) -> Result<read::Stages> {
-    let told: Arc<Mutex<Option<(ReadTrace, Instant)>>> = Arc::default();
-    let tell = told.clone();
-    let trace = move |trace| {
-        *tell.lock().unwrap_or_else(PoisonError::into_inner) = Some((trace, Instant::now()));
-    };
+    let (told, trace) = listen();
     let started = Instant::now();
     files.read_traced(client, file, Some(Arc::new(trace))).await?;
     let ended = Instant::now();
-    let told = told.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let (trace, arrived) = told.context("the client told nothing of the block's time")?;
+    let (trace, arrived) = heard(&told)?;
     let around = read::Around {
         lookup: arrived
             .duration_since(started)
@@ -212,4 +181,22 @@ async fn read_one(files: &Files, client: &Local, file: &FileInfo) -> Result<read
         handed_over: ended.duration_since(arrived),
     };
     Ok(read::stages_s(&trace, around))
+}
+
+/// What the client told of the one block of a file, and when.
+type Told<T> = Arc<Mutex<Option<(T, Instant)>>>;
+
+/// For the client to tell, and where it is found then.
+fn listen<T>() -> (Told<T>, impl Fn(T)) {
+    let told = Told::default();
+    let tell = told.clone();
+    let listener = move |trace| {
+        *tell.lock().unwrap_or_else(PoisonError::into_inner) = Some((trace, Instant::now()));
+    };
+    (told, listener)
+}
+
+fn heard<T>(told: &Told<T>) -> Result<(T, Instant)> {
+    let told = told.lock().unwrap_or_else(PoisonError::into_inner).take();
+    told.context("the client told nothing of the block's time")
 }

@@ -5,7 +5,7 @@ mod rate;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use blockyard_client::types::FileInfo;
@@ -202,28 +202,17 @@ async fn create(
     count: u64,
     workers: u32,
 ) -> Result<(Vec<FileInfo>, Latencies)> {
-    let (files, next) = (files.clone(), Arc::new(AtomicU64::new(0)));
-    let done = on_clients(clients, workers, move |client| {
-        let (files, next) = (files.clone(), next.clone());
+    let files = files.clone();
+    let done = share_out(clients, workers, count, move |client, number| {
+        let files = files.clone();
         async move {
-            let (mut created, mut latencies) = (Vec::new(), Latencies::default());
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= count {
-                    return Ok((created, latencies));
-                }
-                let started = Instant::now();
-                created.push(files.create(&client, number).await?);
-                latencies.record(started.elapsed());
-            }
+            let started = Instant::now();
+            let file = files.create(&client, number).await?;
+            Ok((file, started.elapsed()))
         }
     });
-    let mut all = (Vec::new(), Latencies::default());
-    for (created, latencies) in done.await? {
-        all.0.extend(created);
-        all.1.merge(&latencies);
-    }
-    Ok(all)
+    let (created, took): (Vec<FileInfo>, Vec<Duration>) = done.await?.into_iter().unzip();
+    Ok((created, latencies_of(took)))
 }
 
 async fn read(
@@ -232,43 +221,56 @@ async fn read(
     created: &Arc<Vec<FileInfo>>,
     workers: u32,
 ) -> Result<Latencies> {
-    let (files, created, next) = (files.clone(), created.clone(), Arc::new(AtomicU64::new(0)));
-    let done = on_clients(clients, workers, move |client| {
-        let (files, next, created) = (files.clone(), next.clone(), created.clone());
+    let (files, count) = (files.clone(), created.len() as u64);
+    let created = created.clone();
+    let done = share_out(clients, workers, count, move |client, number| {
+        let (files, created) = (files.clone(), created.clone());
         async move {
-            let mut latencies = Latencies::default();
-            while let Some(file) = created.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                let started = Instant::now();
-                files.read(&client, file).await?;
-                latencies.record(started.elapsed());
-            }
-            Ok(latencies)
+            let started = Instant::now();
+            files.read(&client, &created[number as usize]).await?;
+            Ok(started.elapsed())
         }
     });
-    let mut all = Latencies::default();
-    for latencies in done.await? {
-        all.merge(&latencies);
-    }
-    Ok(all)
+    Ok(latencies_of(done.await?))
 }
 
-/// Runs so many workers, shared out among the clients, each on its client's thread: where `put -r` has them too.
-pub(super) async fn on_clients<T, F, W>(clients: &[Client], workers: u32, worker: W) -> Result<Vec<T>>
+fn latencies_of(took: Vec<Duration>) -> Latencies {
+    let mut latencies = Latencies::default();
+    for took in took {
+        latencies.record(took);
+    }
+    latencies
+}
+
+/// Has so many workers do `count` jobs, shared out among the clients, each on its client's thread: where `put -r` has them
+/// too. A worker takes the next job when its last one is done. What the jobs gave comes in no order.
+pub(super) async fn share_out<T, F, J>(clients: &[Client], workers: u32, count: u64, job: J) -> Result<Vec<T>>
 where
     T: Send + 'static,
     F: Future<Output = Result<T>> + 'static,
-    W: Fn(Local) -> F + Send + Clone + 'static,
+    J: Fn(Local, u64) -> F + Send + Clone + 'static,
 {
-    let (workers, count) = (workers as usize, clients.len());
+    let (workers, next) = (workers as usize, Arc::new(AtomicU64::new(0)));
     let shares = clients.iter().enumerate().map(|(at, client)| {
-        let (share, worker) = ((workers + count - 1 - at) / count, worker.clone());
+        let share = (workers + clients.len() - 1 - at) / clients.len();
+        let (job, next) = (job.clone(), next.clone());
         client.run_local(move |local| async move {
-            Ok(try_join_all((0..share).map(|_| worker(local.clone()))).await)
+            let worker = || async {
+                let mut done = Vec::new();
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        return anyhow::Ok(done);
+                    }
+                    done.push(job(local.clone(), number).await?);
+                }
+            };
+            Ok(try_join_all((0..share).map(|_| worker())).await)
         })
     });
     let mut all = Vec::new();
     for share in try_join_all(shares).await? {
-        all.extend(share?);
+        all.extend(share?.into_iter().flatten());
     }
     Ok(all)
 }
