@@ -19,8 +19,12 @@ const HUGE_SPARE_BYTES: u64 = 4 << 20;
 pub(crate) enum Job {
     /// Sequential writes over a written file.
     Write,
+    /// The same, an fdatasync for each batch as large as the depth.
+    FlushedWrite,
     /// Sequential writes to a new file, whose extents were only set aside.
     FreshWrite,
+    /// The same, an fdatasync for each batch as large as the depth.
+    FlushedFreshWrite,
     /// Sequential reads.
     Read,
     /// Random writes, an fdatasync for each batch as large as the depth.
@@ -37,12 +41,22 @@ pub(crate) enum Job {
 impl Job {
     fn file(self) -> (&'static str, &'static str) {
         match self {
-            Self::Write => ("write.fio", include_str!("../jobs/write.fio")),
-            Self::FreshWrite => ("fresh.fio", include_str!("../jobs/fresh.fio")),
+            Self::Write | Self::FlushedWrite => ("write.fio", include_str!("../jobs/write.fio")),
+            Self::FreshWrite | Self::FlushedFreshWrite => ("fresh.fio", include_str!("../jobs/fresh.fio")),
             Self::Read => ("read.fio", include_str!("../jobs/read.fio")),
             Self::RandWrite => ("randwrite.fio", include_str!("../jobs/randwrite.fio")),
             Self::RandRead => ("randread.fio", include_str!("../jobs/randread.fio")),
             Self::Mixed { .. } => ("mixed.fio", include_str!("../jobs/mixed.fio")),
+        }
+    }
+
+    /// What the job's file leaves open beside the shape.
+    fn variables(self, shape: Shape) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Write | Self::FreshWrite => vec![("FLUSH", "0".to_owned())],
+            Self::FlushedWrite | Self::FlushedFreshWrite => vec![("FLUSH", shape.depth.to_string())],
+            Self::Mixed { reads_percent } => vec![("READS", reads_percent.to_string())],
+            Self::Read | Self::RandWrite | Self::RandRead => Vec::new(),
         }
     }
 }
@@ -81,11 +95,7 @@ pub(crate) fn has_huge_pages(shape: Shape) -> bool {
 /// Runs a job on a file that fio keeps in `folder`; the file is laid out before the measuring starts.
 pub(crate) fn run(folder: &Path, job: Job, shape: Shape) -> Result<Figures> {
     let (name, text) = job.file();
-    let reads = match job {
-        Job::Mixed { reads_percent } => Some(("READS", reads_percent.to_string())),
-        _ => None,
-    };
-    run_text(folder, name, text, shape, reads)
+    run_text(folder, name, text, shape, job.variables(shape))
 }
 
 /// As [`run`], with all that the engine has too: huge pages, registered buffers and files.
@@ -96,7 +106,7 @@ pub(crate) fn run_huge(folder: &Path, job: Job, shape: Shape) -> Result<Figures>
         name,
         &text.replace("iomem=mmap", HUGE_BUFFERS),
         shape,
-        None,
+        job.variables(shape),
     )
 }
 
@@ -105,7 +115,7 @@ fn run_text(
     name: &str,
     text: &str,
     shape: Shape,
-    variables: Option<(&str, String)>,
+    variables: Vec<(&'static str, String)>,
 ) -> Result<Figures> {
     let file = folder.join(name);
     std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;

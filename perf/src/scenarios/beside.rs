@@ -70,7 +70,11 @@ fn name(job: Job, shape: Shape) -> String {
     let depth = shape.depth;
     match job {
         Job::Write => format!("limit: fio write {block}, depth {depth}"),
+        Job::FlushedWrite => format!("limit: fio write {block}, depth {depth}, fdatasync each {depth}"),
         Job::FreshWrite => format!("limit: fio write {block} to a new file, depth {depth}"),
+        Job::FlushedFreshWrite => {
+            format!("limit: fio write {block} to a new file, depth {depth}, fdatasync each {depth}")
+        }
         Job::Read => format!("limit: fio read {block}, depth {depth}"),
         Job::RandWrite => format!("limit: fio randwrite {block}, depth {depth}, fdatasync each {depth}"),
         Job::RandRead => format!("limit: fio randread {block}, depth {depth}"),

@@ -18,11 +18,23 @@ const SCENARIO: &str = "limits";
 /// Well over the processor's caches.
 const MEMORY_BYTES: usize = 256 << 20;
 
-const DISK_CASES: [(&str, Job, u64, u32); 7] = [
+const DISK_CASES: [(&str, Job, u64, u32); 9] = [
     ("fio write 4 MiB, depth 4", Job::Write, 4 << 20, 4),
+    (
+        "fio write 4 MiB, depth 4, fdatasync each 4",
+        Job::FlushedWrite,
+        4 << 20,
+        4,
+    ),
     (
         "fio write 4 MiB to a new file, depth 4",
         Job::FreshWrite,
+        4 << 20,
+        4,
+    ),
+    (
+        "fio write 4 MiB to a new file, depth 4, fdatasync each 4",
+        Job::FlushedFreshWrite,
         4 << 20,
         4,
     ),

@@ -23,13 +23,16 @@ const BLOCKS_IN_FLIGHT: u32 = 4;
 /// What the machine allows.
 pub(super) struct Limits {
     pub write: FioLimit,
+    /// The same writes, flushed as often as a depth of them is through: what the disk makes durable.
+    pub flushed: FioLimit,
     pub read: FioLimit,
     pub network: NetworkLimit,
 }
 
 impl Limits {
-    /// `write` is fio's way to write to extents like those of the uploads; `suffix` stands behind the limits' names.
-    pub(super) fn new(context: &mut Context, write: Job, suffix: &str) -> Result<Self> {
+    /// `write` and `flushed` are fio's ways to write to extents like those of the uploads; `suffix` stands behind the
+    /// limits' names.
+    pub(super) fn new(context: &mut Context, write: Job, flushed: Job, suffix: &str) -> Result<Self> {
         let shape = Shape {
             block_bytes: BLOCK_BYTES,
             depth: 4,
@@ -37,6 +40,7 @@ impl Limits {
         };
         Ok(Self {
             write: FioLimit::new(context, SCENARIO, write, shape)?.suffixed(suffix),
+            flushed: FioLimit::new(context, SCENARIO, flushed, shape)?.suffixed(suffix),
             read: FioLimit::new(context, SCENARIO, Job::Read, shape)?.suffixed(suffix),
             network: NetworkLimit::new(
                 context,
@@ -59,8 +63,24 @@ impl Limits {
         Some(limit.mib_per_s())
     }
 
+    /// Measures what uploads are held against on the disk.
+    pub(super) fn measure_writes(&mut self, counts: bool) -> Result<()> {
+        self.write.measure(counts)?;
+        self.flushed.measure(counts)
+    }
+
+    /// Adds the uploads' second limit, for the reader: no bar is set against it.
+    pub(super) fn beside_flushed(&self, upload: &mut Series, replicas: u8) {
+        const METRIC: &str = "throughput, beside fio that flushes";
+        if let Some((value, limit)) = upload.median("throughput").zip(self.flushed.mib_per_s()) {
+            upload.add(METRIC, "MiB/s", value);
+            upload.limit(METRIC, Some(limit / f64::from(replicas)));
+        }
+    }
+
     pub(super) fn report(&self, context: &mut Context) {
         self.write.report(context);
+        self.flushed.report(context);
         self.read.report(context);
         self.network.report(context);
     }
@@ -169,18 +189,15 @@ impl Case {
         Ok(())
     }
 
-    pub(super) fn report(
-        &mut self,
-        context: &mut Context,
-        upload_limit: Option<f64>,
-        download_limit: Option<f64>,
-    ) {
+    pub(super) fn report(&mut self, context: &mut Context, limits: &Limits) {
         add_percentiles(&mut self.upload, "block acknowledged", &self.blocks);
         add_percentiles(&mut self.upload, "file", &self.uploads);
         add_percentiles(&mut self.download, "first byte", &self.first_bytes);
         add_percentiles(&mut self.download, "file", &self.downloads);
+        let upload_limit = limits.upload_mib_per_s(context.machine.cores, self.replicas);
         self.upload.limit("throughput", upload_limit);
-        self.download.limit("throughput", download_limit);
+        limits.beside_flushed(&mut self.upload, self.replicas);
+        self.download.limit("throughput", limits.read.mib_per_s());
         let floor = flushes_floor(u32::from(self.replicas), self.streams * BLOCKS_IN_FLIGHT);
         self.upload.limit("disk flushes", Some(floor));
         for series in [&self.upload, &self.download] {

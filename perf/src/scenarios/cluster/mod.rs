@@ -28,7 +28,6 @@ const POOL_BYTES: usize = 256 << 20;
 
 /// All that one cluster is asked to do.
 struct Plan {
-    replicas: u8,
     cases: Vec<Case>,
     ranges: Vec<Ranges>,
     mixed: Vec<Mixed>,
@@ -75,14 +74,18 @@ impl Plan {
         let wanted = |kind| context.flags.cases.contains(&kind);
         let (ranges, mixed) = (wanted(ClusterCase::Range), wanted(ClusterCase::Mixed));
         let mut plan = Self {
-            replicas,
             cases: streams
                 .iter()
                 .map(|&streams| Case::new(streams, replicas))
                 .collect(),
             ranges: Vec::new(),
             mixed: Vec::new(),
-            limits: Limits::new(context, Job::FreshWrite, &factor_name(replicas))?,
+            limits: Limits::new(
+                context,
+                Job::FreshWrite,
+                Job::FlushedFreshWrite,
+                &factor_name(replicas),
+            )?,
         };
         for streams in streams {
             if ranges {
@@ -155,7 +158,7 @@ async fn measure_round(
         clients: &clients,
         pool,
     };
-    plan.limits.write.measure(counts)?;
+    plan.limits.measure_writes(counts)?;
     let mut uploaded = Vec::new();
     for case in &mut plan.cases {
         uploaded.push(case.upload(context, place, round).await?);
@@ -195,12 +198,8 @@ fn drop_pages(context: &mut Context) {
 
 fn finish(context: &mut Context, plan: &mut Plan) {
     plan.limits.report(context);
-    let (upload_limit, download_limit) = (
-        plan.limits.upload_mib_per_s(context.machine.cores, plan.replicas),
-        plan.limits.read.mib_per_s(),
-    );
     for case in &mut plan.cases {
-        case.report(context, upload_limit, download_limit);
+        case.report(context, &plan.limits);
     }
     for ranges in &mut plan.ranges {
         ranges.report(context);

@@ -40,7 +40,12 @@ pub(super) fn run(context: &mut Context, pool: &Pool, replicas: u8) -> Result<()
         }
     };
     let mut cases: Vec<Case> = context.flags.streams.iter().map(case).collect();
-    let mut limits = Limits::new(context, Job::Write, &format!(", beside recycled slots{factor}"))?;
+    let mut limits = Limits::new(
+        context,
+        Job::Write,
+        Job::FlushedWrite,
+        &format!(", beside recycled slots{factor}"),
+    )?;
     let volume_bytes = 2 * context.flags.size_bytes() + (1 << 30);
     context.check_space(u64::from(replicas) * volume_bytes + context.flags.size_bytes())?;
     let shape = nodes::Shape {
@@ -58,7 +63,7 @@ pub(super) fn run(context: &mut Context, pool: &Pool, replicas: u8) -> Result<()
             ));
             let counts = round > 0;
             for case in &mut cases {
-                limits.write.measure(counts)?;
+                limits.measure_writes(counts)?;
                 let plan = plan(context, "recycled", case.streams, round);
                 let meter = start_meter(context, nodes, counts)?;
                 let outcome = transfer::upload(&clients, pool, &plan).await;
@@ -80,11 +85,13 @@ pub(super) fn run(context: &mut Context, pool: &Pool, replicas: u8) -> Result<()
         Ok(())
     })?;
     limits.write.report(context);
+    limits.flushed.report(context);
     limits.network.report(context);
     let limit = limits.upload_mib_per_s(context.machine.cores, replicas);
     for case in &mut cases {
         add_percentiles(&mut case.series, "block acknowledged", &case.blocks);
         case.series.limit("throughput", limit);
+        limits.beside_flushed(&mut case.series, replicas);
         warn_if_disturbed(context, &case.series);
         context.report.series(&case.series);
     }
