@@ -9,6 +9,7 @@ use blockyard_wire::{Problem, ProblemKind, Result, convert};
 
 use crate::answers::BLOCKS_MAX;
 use crate::core::Core;
+use crate::operate;
 use crate::reports;
 use crate::state::{Command, Outcome};
 
@@ -425,6 +426,47 @@ impl session::Server for Session {
         convert::write_block_info(&info, results.reborrow().init_info());
         results.set_path(&path);
         results.set_version(version);
+        Ok(())
+    }
+
+    async fn assign(
+        self: Rc<Self>,
+        params: session::AssignParams,
+        _: session::AssignResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let volumes = avoided(params.get_volumes()?)?;
+        let duty = convert::read_duty(params.get_duty()?)?;
+        let request = request(params.get_request())?;
+        operate::assign(&self.core, &volumes, duty, params.get_force(), request).await?;
+        Ok(())
+    }
+
+    async fn set_replication(
+        self: Rc<Self>,
+        params: session::SetReplicationParams,
+        mut results: session::SetReplicationResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let command = Command::SetReplication {
+            path: text(params.get_path())?,
+            recursive: params.get_recursive(),
+            replication: params.get_replication(),
+            request: request(params.get_request())?,
+        };
+        let Outcome::Replicated { files } = self.core.propose(command).await? else {
+            return Err(mixed_up());
+        };
+        results.get().set_files(files);
+        Ok(())
+    }
+
+    async fn tune(self: Rc<Self>, params: session::TuneParams, _: session::TuneResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        let tuning = convert::read_tuning(params.get_tuning()?);
+        let request = request(params.get_request())?;
+        self.core.propose(Command::Tune { tuning, request }).await?;
+        self.core.repair_wake.notify_one();
         Ok(())
     }
 }
