@@ -254,6 +254,7 @@ impl Health {
                 Duty::Removed => Standing::Lost,
                 _ if dead || state == Some(VolumeState::Failed) => Standing::Lost,
                 Duty::Draining => Standing::Leaving,
+                _ if liveness == Liveness::Dead => Standing::Away,
                 Duty::Serving | Duty::Maintenance { .. } => Standing::Counts,
             };
             spots.push(Spot {
@@ -412,7 +413,7 @@ mod tests {
         tick(&mut health, &state, 400);
         assert_eq!(
             standing(&health),
-            [Standing::Counts, Standing::Lost, Standing::Lost],
+            [Standing::Away, Standing::Lost, Standing::Lost],
             "all are dead, one of them is excused"
         );
         tick(&mut health, &state, 1000);
