@@ -2,6 +2,7 @@
 //!
 //! Nothing is resolved here: `config` turns flags into addresses, secrets and clients.
 
+mod look;
 mod operate;
 
 use std::ffi::OsString;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use blockyard_wire::types::ClusterId;
 use clap::{Args, Parser, Subcommand};
 
+pub use self::look::{Du, Find, Kind, Locate, Tree};
 use self::operate::REPLICATION_MAX;
 pub use self::operate::{
     Balance, Drain, Listing, Maintain, Node, Remove, Repair, SetReplication, Targets, Volume, VolumeIn,
@@ -80,6 +82,14 @@ pub enum Mode {
     Stat(Stat),
     /// Show a file's blocks: chain, checksum, servers and volumes.
     Info(Info),
+    /// Show where blocks are, and which files hold them.
+    Locate(Locate),
+    /// Show how much folders hold.
+    Du(Du),
+    /// Find files and folders by name, size, age or copies.
+    Find(Find),
+    /// Draw a folder with all below it.
+    Tree(Tree),
     /// Show the health of the cluster, its servers and its volumes.
     Status(Status),
     /// Show the space of the cluster, volume by volume.
