@@ -182,6 +182,25 @@ interface Session {
 
   tune @21 (tuning :Tuning, request :RequestId) -> ();
   # How repair and balance are to work.
+
+  discard @22 (path :Text, recursive :Bool, request :RequestId) -> (files :UInt64, bytes :UInt64);
+  # Puts a file or directory into the trash.
+
+  trash @23 (after :UInt64, limit :UInt32) -> (entries :List(Trashed), more :Bool);
+  # What lies in the trash, by number; limit at most 1000.
+
+  restore @24 (entry :UInt64, to :Text, request :RequestId) -> (file :FileInfo);
+  # Takes something out of the trash: to where it was, or to `to`.
+
+  emptyTrash @25 (entries :List(UInt64), all :Bool, request :RequestId) -> (files :UInt64, bytes :UInt64);
+  # Removes what lies in the trash: some of it (at most 1000), or all.
+}
+
+struct Trashed {
+  entry @0 :UInt64;            # its number in the trash
+  file @1 :FileInfo;           # with the path where it was, and the bytes of all that is in it
+  atUnixMs @2 :UInt64;         # since when
+  files @3 :UInt64;            # in it
 }
 
 struct HeldBlock {
@@ -276,4 +295,6 @@ struct ClusterStatus {
   safeMode @15 :Bool;          # just started: repair and deletion wait for reports
   readOnly @16 :Text;          # why nothing can be changed; empty where it can
   repair @17 :RepairStatus;
+  trashFiles @18 :UInt64;
+  trashBytes @19 :UInt64;
 }

@@ -69,6 +69,9 @@ fn run(mode: Mode) -> anyhow::Result<()> {
         Mode::Balance(flags) => command(&flags.cluster().clone(), async |on| {
             operate::balance(flags, on).await
         }),
+        Mode::Trash(flags) => command(&flags.cluster().clone(), async |on| {
+            operate::trash(flags, on).await
+        }),
         Mode::Setrep(flags) => command(&flags.cluster.clone(), async |on| {
             operate::set_replication(flags, on).await
         }),

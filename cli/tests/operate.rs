@@ -165,3 +165,45 @@ fn many_files_are_looked_over() {
     assert!(cluster.ok(&["locate", &block]).contains("/logs/a.log"));
     cluster.fails(3, &["locate", "00000000000000ff"]);
 }
+
+#[test]
+fn what_was_deleted_comes_back_from_the_trash() {
+    let cluster = Cluster::start(2);
+    let first = cluster.upload_random("file", 3000);
+    assert!(cluster.ok(&["rm", "/file"]).contains("trash"));
+    cluster.fails(3, &["stat", "/file"]);
+    let second = cluster.upload_random("file", 4000);
+    cluster.fails(4, &["trash", "restore", "/file"]);
+    cluster.ok(&["trash", "restore", "/file", "--to", "/old/file"]);
+    cluster.expect("/old/file", &first);
+    cluster.expect("/file", &second);
+    cluster.ok(&["rm", "-r", "/old"]);
+    cluster.ok(&["rm", "/file"]);
+    let list = cluster.json(&["trash", "list", "--json"]);
+    let paths: Vec<_> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["path"].as_str().unwrap())
+        .collect();
+    assert_eq!((paths.len(), paths.contains(&"/old")), (2, true), "{paths:?}");
+    assert!(cluster.ok(&["trash", "ls"]).contains("2 files, 6.8 KiB"));
+    assert!(cluster.ok(&["status"]).contains("trash      2 files"));
+    cluster.ok(&["trash", "restore", &list[0]["number"].to_string()]);
+    assert!(
+        cluster
+            .ok(&["trash", "empty", "--older", "1h"])
+            .contains("0 files")
+    );
+    assert!(cluster.ok(&["trash", "empty"]).contains("1 file"));
+    cluster.fails(3, &["trash", "restore", "/gone"]);
+    cluster.ok(&["rm", "--now", "/file"]);
+    assert_eq!(
+        cluster
+            .json(&["trash", "list", "--json"])
+            .as_array()
+            .unwrap()
+            .len(),
+        0
+    );
+}

@@ -4,9 +4,11 @@
 
 mod look;
 mod operate;
+mod trash;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use blockyard_wire::types::ClusterId;
 use clap::{Args, Parser, Subcommand};
@@ -16,7 +18,8 @@ use self::operate::REPLICATION_MAX;
 pub use self::operate::{
     Balance, Drain, Listing, Maintain, Node, Remove, Repair, SetReplication, Targets, Volume, VolumeIn,
 };
-use crate::values::{ByteRange, CpuList, size};
+pub use self::trash::{EmptyTrash, RestoreTrash, Trash};
+use crate::values::{ByteRange, CpuList, duration, size};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -69,9 +72,12 @@ pub enum Mode {
     /// List a folder.
     #[command(visible_alias = "ls")]
     List(List),
-    /// Delete files, or folders with all in them (-r).
+    /// Delete files, or folders with all in them (-r): they go into the trash.
     #[command(visible_alias = "rm")]
     Delete(Delete),
+    /// Look into the trash, restore from it, empty it.
+    #[command(subcommand)]
+    Trash(Trash),
     /// Make folders, with their parents.
     Mkdir(Mkdir),
     /// Rename or move files and folders.
@@ -189,6 +195,9 @@ pub struct Nameserver {
     /// Where clients and dataservers connect; beyond loopback it needs --cluster-secret.
     #[arg(long, default_value = "127.0.0.1:9000", value_name = "HOST:PORT")]
     pub listen: String,
+    /// How long what was deleted stays in the trash, such as 12h or 7d; sooner it goes when space is short.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "24h")]
+    pub trash: Duration,
     /// Where the page is served; 'off' for none.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
     pub web: String,
@@ -346,6 +355,9 @@ pub struct Delete {
     /// Delete folders with all in them.
     #[arg(short, long)]
     pub recursive: bool,
+    /// Delete for good, past the trash.
+    #[arg(long)]
+    pub now: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub form: Form,

@@ -36,6 +36,8 @@ struct Status<'a> {
     pending_deletes: u64,
     journal_bytes: u64,
     repair: &'a RepairStatus,
+    trash_files: u64,
+    trash_bytes: u64,
     servers: Vec<Server<'a>>,
     volumes: Vec<Volume<'a>>,
 }
@@ -302,6 +304,8 @@ fn as_json<'a>(status: &'a ClusterStatus, health: Health, summary: &'a str) -> S
         pending_deletes: status.pending_deletes,
         journal_bytes: status.journal_bytes,
         repair: &status.repair,
+        trash_files: status.trash_files,
+        trash_bytes: status.trash_bytes,
         servers: status.servers.iter().map(Server::of).collect(),
         volumes: all_volumes(status)
             .map(|(server, volume)| Volume::of(server, volume))
@@ -343,6 +347,16 @@ fn counts(status: &ClusterStatus) -> String {
             output::duration(Duration::from_millis(status.uptime_ms))
         ),
     ];
+    if status.trash_files > 0 {
+        lines.insert(
+            1,
+            format!(
+                "trash      {}, {}",
+                output::count(status.trash_files, "file", "files"),
+                output::size(status.trash_bytes)
+            ),
+        );
+    }
     if !status.repair.held.is_empty() {
         lines.push(format!("repair     held back: {}", status.repair.held));
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use blockyard_wire::types::{
-    BlockId, BlockInfo, ClusterInfo, ClusterStatus, Duty, FileInfo, HeldBlock, Tuning, VolumeId,
+    BlockId, BlockInfo, ClusterInfo, ClusterStatus, Duty, FileInfo, HeldBlock, Trashed, Tuning, VolumeId,
 };
 use blockyard_wire::{Problem, ProblemKind, Result};
 use bytes::Bytes;
@@ -263,6 +263,46 @@ impl Client {
     /// `NotFound`.
     pub async fn locate(&self, block: BlockId) -> Result<Located> {
         self.run(move |core| async move { core.session.locate(block).await })
+            .await
+    }
+
+    /// Puts a file, or a directory (with `recursive` one that is not empty), into the trash, from where it can be restored
+    /// until the trash is emptied.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` for a directory with entries.
+    pub async fn discard(&self, path: &str, recursive: bool) -> Result<Removed> {
+        let path = path.to_owned();
+        self.run(move |core| async move { core.session.discard(&path, recursive).await })
+            .await
+    }
+
+    /// What lies in the trash behind the entry `after`, by number, and whether there is more.
+    ///
+    /// # Errors
+    /// `Retry` when no nameserver can be reached.
+    pub async fn trash(&self, after: u64) -> Result<(Vec<Trashed>, bool)> {
+        self.run(move |core| async move { core.session.trash(after, LIST_PAGE).await })
+            .await
+    }
+
+    /// Takes something out of the trash: to `to`, or to where it was.
+    ///
+    /// # Errors
+    /// `NotFound`; `Exists` when there is something else now.
+    pub async fn restore(&self, entry: u64, to: Option<&str>) -> Result<FileInfo> {
+        let to = to.unwrap_or_default().to_owned();
+        self.run(move |core| async move { core.session.restore(entry, &to).await })
+            .await
+    }
+
+    /// Removes some of the trash (at most 1000 entries), or (`None`) all of it.
+    ///
+    /// # Errors
+    /// `Retry` when no nameserver can be reached.
+    pub async fn empty_trash(&self, entries: Option<&[u64]>) -> Result<Removed> {
+        let entries = entries.map(<[u64]>::to_vec);
+        self.run(move |core| async move { core.session.empty_trash(entries.as_deref()).await })
             .await
     }
 

@@ -38,6 +38,8 @@ pub struct Config {
     pub reconcile_ms: u64,
     /// Milliseconds after the start that repair and deletion wait for the known servers at the most.
     pub safe_mode_ms: u64,
+    /// Milliseconds that what was deleted stays in the trash; sooner it goes when space is short.
+    pub trash_ms: u64,
     /// The cluster's secret. `None`: the nameserver keeps one of its own in `dir/cluster.secret`, made at
     /// the first start; it may then listen on loopback only.
     pub secret: Option<ClusterSecret>,
@@ -77,6 +79,7 @@ impl Default for Config {
             show_damage_ms: 10_000,
             reconcile_ms: 600_000,
             safe_mode_ms: 30_000,
+            trash_ms: 24 * 3_600_000,
             secret: None,
             secret_for_user: true,
             journal_bytes_max: 64 << 20,

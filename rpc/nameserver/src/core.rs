@@ -86,6 +86,8 @@ pub struct Core {
     pub delete_wake: Notify,
     /// Whether repair and deletion wait for the known servers.
     pub safe_mode: Cell<bool>,
+    /// Whether somebody was refused for want of space that the trash has.
+    pub trash_wanted: Cell<bool>,
     queue: RefCell<VecDeque<Queued>>,
     /// Commands handed to the journal whose outcome is not known yet.
     pub in_flight: Cell<usize>,
@@ -136,6 +138,7 @@ impl Core {
             repair_wake: Notify::new(),
             delete_wake: Notify::new(),
             safe_mode: Cell::new(true),
+            trash_wanted: Cell::new(false),
             queue: RefCell::default(),
             in_flight: Cell::new(0),
             queue_wake: Notify::new(),

@@ -23,8 +23,8 @@ use crate::types::{
 pub use lookup::{read_found, read_sought, write_found, write_sought};
 pub use publish::{read_new_file, read_published, write_new_file, write_published};
 pub use status::{
-    read_cluster_status, read_duty, read_server_status, read_tuning, read_volume_status,
-    write_cluster_status, write_duty, write_server_status, write_tuning, write_volume_status,
+    read_cluster_status, read_duty, read_server_status, read_trashed, read_tuning, read_volume_status,
+    write_cluster_status, write_duty, write_server_status, write_trashed, write_tuning, write_volume_status,
 };
 
 fn malformed(error: capnp::Error) -> Problem {

@@ -543,6 +543,23 @@ pub struct ClusterStatus {
     pub safe_mode: bool,
     /// What repair and balance are doing.
     pub repair: RepairStatus,
+    /// Files in the trash, not counted among `files`.
+    pub trash_files: u64,
+    /// Their bytes, not counted among `file_bytes`.
+    pub trash_bytes: u64,
+}
+
+/// Something in the trash.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Trashed {
+    /// Its number there.
+    pub entry: u64,
+    /// What it is: with the path where it was, and the bytes of all that is in it.
+    pub file: FileInfo,
+    /// Since when, milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// Files in it.
+    pub files: u64,
 }
 
 /// A block that a volume should hold.

@@ -20,6 +20,9 @@ const LOOKUP_MAX: u32 = 64;
 /// Files that one call may publish.
 const PUBLISH_MAX: u32 = 64;
 
+/// Entries of the trash that one call may name.
+const EMPTY_MAX: u32 = 1000;
+
 /// A client's session.
 pub struct Session {
     core: Rc<Core>,
@@ -467,6 +470,101 @@ impl session::Server for Session {
         let request = request(params.get_request())?;
         self.core.propose(Command::Tune { tuning, request }).await?;
         self.core.repair_wake.notify_one();
+        Ok(())
+    }
+
+    async fn discard(
+        self: Rc<Self>,
+        params: session::DiscardParams,
+        mut results: session::DiscardResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let command = Command::Discard {
+            path: text(params.get_path())?,
+            recursive: params.get_recursive(),
+            at_unix_ms: now_unix_ms(),
+            request: request(params.get_request())?,
+        };
+        let Outcome::Removed { files, bytes } = self.core.propose(command).await? else {
+            return Err(mixed_up());
+        };
+        let mut results = results.get();
+        results.set_files(files);
+        results.set_bytes(bytes);
+        Ok(())
+    }
+
+    async fn trash(
+        self: Rc<Self>,
+        params: session::TrashParams,
+        mut results: session::TrashResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (entries, more) = self.core.trash(params.get_after(), params.get_limit());
+        let mut results = results.get();
+        results.set_more(more);
+        convert::write_list(
+            &entries,
+            results.init_entries(entries.len() as u32),
+            convert::write_trashed,
+        );
+        Ok(())
+    }
+
+    async fn restore(
+        self: Rc<Self>,
+        params: session::RestoreParams,
+        mut results: session::RestoreResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let command = Command::Restore {
+            entry: params.get_entry(),
+            to: text(params.get_to())?,
+            at_unix_ms: now_unix_ms(),
+            request: request(params.get_request())?,
+        };
+        let Outcome::Made { file } = self.core.propose(command).await? else {
+            return Err(mixed_up());
+        };
+        convert::write_file_info(&file, results.get().init_file());
+        Ok(())
+    }
+
+    async fn empty_trash(
+        self: Rc<Self>,
+        params: session::EmptyTrashParams,
+        mut results: session::EmptyTrashResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let named = params.get_entries()?;
+        if named.len() > EMPTY_MAX {
+            return Err(
+                Problem::invalid(format!("more than {EMPTY_MAX} entries of the trash in one call")).into(),
+            );
+        }
+        let entries = match params.get_all() {
+            true => self
+                .core
+                .state
+                .borrow()
+                .trash()
+                .entries()
+                .keys()
+                .copied()
+                .collect(),
+            false => named.iter().collect(),
+        };
+        let command = Command::Empty {
+            entries,
+            at_unix_ms: now_unix_ms(),
+            request: request(params.get_request())?,
+        };
+        let Outcome::Removed { files, bytes } = self.core.propose(command).await? else {
+            return Err(mixed_up());
+        };
+        let mut results = results.get();
+        results.set_files(files);
+        results.set_bytes(bytes);
         Ok(())
     }
 }

@@ -221,6 +221,37 @@ pub enum Command {
         /// Its count of openings.
         generation: u64,
     },
+    /// Puts a file or directory into the trash.
+    Discard {
+        /// Which.
+        path: String,
+        /// Whether a directory may have entries.
+        recursive: bool,
+        /// Milliseconds since 1970.
+        at_unix_ms: u64,
+        /// Of the call.
+        request: RequestId,
+    },
+    /// Takes something out of the trash.
+    Restore {
+        /// Its number there.
+        entry: u64,
+        /// Where it is to go; empty for where it was.
+        to: String,
+        /// Milliseconds since 1970.
+        at_unix_ms: u64,
+        /// Of the call.
+        request: RequestId,
+    },
+    /// Removes what lies in the trash.
+    Empty {
+        /// Numbers there.
+        entries: Vec<u64>,
+        /// Milliseconds since 1970.
+        at_unix_ms: u64,
+        /// Of the call.
+        request: RequestId,
+    },
 }
 
 impl Command {
@@ -232,6 +263,9 @@ impl Command {
             | Self::Remove { request, .. }
             | Self::Begin { request, .. }
             | Self::Assign { request, .. }
+            | Self::Discard { request, .. }
+            | Self::Restore { request, .. }
+            | Self::Empty { request, .. }
             | Self::SetReplication { request, .. }
             | Self::Tune { request, .. }
             | Self::AddBlocks { request, .. }

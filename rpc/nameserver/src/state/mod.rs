@@ -13,6 +13,7 @@ pub mod namespace;
 mod requests;
 pub mod rows;
 pub mod table;
+pub mod trash;
 mod uploads;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,7 @@ use leases::Lease;
 use namespace::Namespace;
 use requests::Requests;
 use table::Table;
+use trash::Trash;
 
 /// Reigns that block ids have bits for.
 pub const REIGNS_MAX: u64 = 1 << 24;
@@ -96,6 +98,7 @@ pub struct State {
     requests: Requests,
     content_types: BTreeSet<Arc<str>>,
     tuning: Tuning,
+    trash: Trash,
     /// The last id given to a version or lease.
     last_id: u64,
     file_bytes: u64,
@@ -206,6 +209,21 @@ impl State {
                 at_unix_ms,
                 ..
             } => self.remove(path, *recursive, *at_unix_ms),
+            Command::Discard {
+                path,
+                recursive,
+                at_unix_ms,
+                ..
+            } => self.discard(path, *recursive, *at_unix_ms),
+            Command::Restore {
+                entry,
+                to,
+                at_unix_ms,
+                ..
+            } => self.restore(*entry, to, *at_unix_ms),
+            Command::Empty {
+                entries, at_unix_ms, ..
+            } => Ok(self.empty(entries, *at_unix_ms)),
             Command::Begin {
                 path,
                 overwrite,

@@ -9,6 +9,7 @@ use super::block_row::OldBlock;
 use super::blocks::{Block, VolumeRow};
 use super::leases::Lease;
 use super::namespace::{InodeRow, Namespace};
+use super::trash::Trashed;
 use super::{Outcome, State, Version};
 
 /// Bytes after which a chunk of rows is handed on.
@@ -42,6 +43,8 @@ pub enum Section {
     Duties = 11,
     /// One row: how repair and balance are to work.
     Tuning = 12,
+    /// What lies in the trash.
+    Trash = 13,
 }
 
 impl Section {
@@ -156,6 +159,7 @@ impl State {
             duties.map(|(volume, index)| (index, volume.duty, volume.generation))
         );
         section!(Tuning, [self.tuning]);
+        section!(Trash, self.trash.entries());
         Ok(())
     }
 
@@ -256,6 +260,10 @@ impl Reader {
                 state.blocks.opened(index, generation);
             }
             Section::Tuning => state.tuning = take::<Tuning>(left)?,
+            Section::Trash => {
+                let (inode, entry): (u64, Trashed) = take(left)?;
+                state.trash.put(inode, entry);
+            }
             Section::Inodes => self.inodes.push(take(left)?),
             Section::Versions => {
                 let (id, row): (u64, VersionRow) = take(left)?;
@@ -298,7 +306,9 @@ impl Reader {
         if self.last == 0 {
             return Err(Problem::invalid("the snapshot is empty"));
         }
-        self.state.names = Namespace::restore(self.next_inode, self.inodes)?;
+        let (names, nowhere) = Namespace::restore(self.next_inode, self.inodes)?;
+        self.state.trash.check(&names, &nowhere)?;
+        self.state.names = names;
         Ok(self.state)
     }
 }
