@@ -81,6 +81,7 @@ fn run(mode: Mode) -> anyhow::Result<()> {
         Mode::Du(flags) => command(&flags.cluster.clone(), async |on| inspect::du(flags, on).await),
         Mode::Find(flags) => command(&flags.cluster.clone(), async |on| inspect::find(flags, on).await),
         Mode::Tree(flags) => command(&flags.cluster.clone(), async |on| inspect::tree(flags, on).await),
+        Mode::Top(flags) => command(&flags.cluster.clone(), async |on| inspect::top(flags, on).await),
         Mode::Df(flags) => command(&flags.cluster.clone(), async |on| inspect::df(flags, on).await),
         Mode::Mkdir(flags) => command(&flags.cluster.clone(), async |on| names::mkdir(flags, on).await),
         Mode::Mv(flags) => command(&flags.cluster.clone(), async |on| names::mv(flags, on).await),

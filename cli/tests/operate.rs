@@ -73,6 +73,10 @@ fn servers_go_into_maintenance_and_come_back() {
             .iter()
             .all(|node| node["word"] == "alive")
     );
+    let twice = cluster.ok(&["status", "--watch", "--times", "2", "--interval", "100ms"]);
+    assert_eq!(twice.matches("healthy:").count(), 2, "{twice}");
+    let top = cluster.ok(&["top", "--times", "2", "--interval", "100ms"]);
+    assert!(top.contains("FLUSH/S") && top.contains("volumes write"), "{top}");
     cluster.fails(3, &["node", "drain", "10.9.9.9:1"]);
     cluster.fails(2, &["node", "maintain", &server, "--for", "soon"]);
 }

@@ -98,6 +98,8 @@ pub enum Mode {
     Tree(Tree),
     /// Show the health of the cluster, its servers and its volumes.
     Status(Status),
+    /// Show what volumes do per second, the busiest first, until interrupted.
+    Top(Top),
     /// Show the space of the cluster, volume by volume.
     Df(Df),
     /// Set how many copies of each block files are to have.
@@ -436,9 +438,37 @@ pub struct Info {
     pub cluster: Cluster,
 }
 
+/// How often something is shown.
+#[derive(Args, Debug)]
+pub struct Watch {
+    /// Between two looks, such as 500ms or 5s.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1s")]
+    pub interval: Duration,
+    /// Stop after so many looks.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub times: Option<u64>,
+}
+
+/// `top`
+#[derive(Args, Debug)]
+pub struct Top {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub watch: Watch,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub cluster: Cluster,
+}
+
 /// `status`
 #[derive(Args, Debug)]
 pub struct Status {
+    /// Show it again and again, until interrupted.
+    #[arg(short, long = "watch", conflicts_with = "json")]
+    pub watching: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub watch: Watch,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub form: Form,

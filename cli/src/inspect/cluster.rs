@@ -133,7 +133,7 @@ impl<'a> Volume<'a> {
 }
 
 /// One word for a volume: what is wrong with it, else what the operator wants of it, else what it says of itself.
-fn state(volume: &VolumeStatus) -> &'static str {
+pub(super) fn state(volume: &VolumeStatus) -> &'static str {
     match (volume.liveness, volume.report.state, volume.duty) {
         (_, VolumeState::Failed, _) => "failed",
         (_, _, Duty::Removed) => "removed",
@@ -169,7 +169,7 @@ fn is_excused(volume: &VolumeStatus) -> bool {
     matches!(volume.duty, Duty::Maintenance { .. })
 }
 
-fn all_volumes(status: &ClusterStatus) -> impl Iterator<Item = (&ServerStatus, &VolumeStatus)> {
+pub(super) fn all_volumes(status: &ClusterStatus) -> impl Iterator<Item = (&ServerStatus, &VolumeStatus)> {
     status
         .servers
         .iter()
@@ -181,20 +181,25 @@ fn all_volumes(status: &ClusterStatus) -> impl Iterator<Item = (&ServerStatus, &
 /// # Errors
 /// The nameserver does not answer.
 pub async fn status(flags: flags::Status, client: &Client) -> anyhow::Result<()> {
+    if flags.watching {
+        return super::watch::status(&flags.watch, client).await;
+    }
     let status = client.status().await?;
-    let (health, summary) = health::judge(&status);
     if flags.form.json {
+        let (health, summary) = health::judge(&status);
         return Ok(output::json(&as_json(&status, health, &summary))?);
     }
-    output::line(summary)?;
-    output::line("")?;
-    output::line(counts(&status))?;
-    if status.servers.is_empty() {
-        return Ok(());
+    Ok(output::line(text(&status))?)
+}
+
+/// The health of a cluster, its counts and its volumes.
+pub(super) fn text(status: &ClusterStatus) -> String {
+    let (_, summary) = health::judge(status);
+    let head = format!("{summary}\n\n{}", counts(status));
+    match status.servers.is_empty() {
+        true => head,
+        false => format!("{head}\n\n{}", volume_table(status)),
     }
-    output::line("")?;
-    output::line(volume_table(&status))?;
-    Ok(())
 }
 
 fn volume_table(status: &ClusterStatus) -> String {
@@ -376,7 +381,7 @@ fn counts(status: &ClusterStatus) -> String {
         .join("\n")
 }
 
-fn percent(part: u64, whole: u64) -> String {
+pub(super) fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {
         return "-".to_owned();
     }
