@@ -171,6 +171,7 @@ impl Core {
             pending_deletes: state.blocks().pending(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             safe_mode: self.safe_mode.get(),
+            read_only: self.read_only.borrow().clone(),
         }
     }
 

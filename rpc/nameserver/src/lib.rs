@@ -5,8 +5,10 @@
 //! machine as commands that are durable first; what is only known in memory (who is alive, who reads) can be
 //! lost at any time.
 
+mod adopt;
 mod allocate;
 mod answers;
+pub mod backup;
 pub mod config;
 mod core;
 mod dataserver;
@@ -15,12 +17,14 @@ mod health;
 mod journal;
 mod log;
 mod maintenance;
+mod mirror;
 mod orphans;
 mod path;
 mod placement;
 mod readers;
 mod redundancy;
 mod repair;
+mod replay;
 mod reports;
 mod server;
 mod service;

@@ -44,6 +44,9 @@ pub async fn tick(core: Rc<Core>) {
             let changed: Vec<_> = lost.into_iter().chain(back).collect();
             core.reassess(&changed).await;
         }
+        if !core.read_only.borrow().is_empty() {
+            continue;
+        }
         for problem in [expire(&core).await, reap(&core).await]
             .into_iter()
             .filter_map(Result::err)

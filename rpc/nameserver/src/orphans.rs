@@ -48,6 +48,23 @@ impl Orphans {
         old
     }
 
+    /// Those on a volume by id above `after`, with how long each has been seen, milliseconds; in no order.
+    pub fn on(&self, volume: VolumeIndex, after: BlockId, now_ms: u64) -> Vec<(BlockId, u64)> {
+        self.seen
+            .range((volume, 0, 0)..=(volume, u8::MAX, u64::MAX))
+            .filter(|((_, _, block), _)| *block > after.0)
+            .map(|((_, _, block), since)| (BlockId(*block), now_ms.saturating_sub(*since)))
+            .collect()
+    }
+
+    /// How many are such as `of`.
+    pub fn count(&self, of: impl Fn(BlockId) -> bool) -> u64 {
+        self.seen
+            .keys()
+            .filter(|(_, _, block)| of(BlockId(*block)))
+            .count() as u64
+    }
+
     /// Whether any is being watched on a volume.
     pub fn any_on(&self, volume: VolumeIndex) -> bool {
         self.seen

@@ -73,7 +73,8 @@ pub async fn run(core: Rc<Core>) {
     loop {
         // Either way the next round is due.
         let _ = tokio::time::timeout(ROUND, core.repair_wake.notified()).await;
-        if !core.safe_mode.get() {
+        // A copy that can't be put on the map would be made again and again.
+        if !core.safe_mode.get() && core.read_only.borrow().is_empty() {
             round(&core, &work);
         }
     }

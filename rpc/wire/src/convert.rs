@@ -3,6 +3,7 @@
 //! `read_x` gives the plain `X` or a `Problem` of kind `Invalid`; `write_x` fills a builder. Readers are
 //! bounded by the connection's limits (`control::reader_options`), so nothing here needs its own.
 
+mod custody;
 mod lookup;
 mod publish;
 
@@ -19,6 +20,9 @@ use crate::types::{
     ServerStatus, VolumeId, VolumeReport, VolumeState, VolumeStatus,
 };
 
+pub use custody::{
+    read_backup_file, read_custody_state, read_orphan, write_backup_file, write_custody_state, write_orphan,
+};
 pub use lookup::{read_found, read_sought, write_found, write_sought};
 pub use publish::{read_new_file, read_published, write_new_file, write_published};
 
@@ -277,6 +281,7 @@ pub fn read_volume_report(from: data::volume_report::Reader<'_>) -> Result<Volum
         in_flight: from.get_in_flight(),
         io_errors: from.get_io_errors(),
         corrupt_blocks: read_block_ids(from.get_corrupt_blocks().map_err(malformed)?),
+        epoch: read_epoch(from.get_epoch().map_err(malformed)?)?,
     })
 }
 
@@ -302,6 +307,7 @@ pub fn write_volume_report(from: &VolumeReport, mut to: data::volume_report::Bui
     to.set_pool_bytes(from.pool_bytes);
     to.set_in_flight(from.in_flight);
     to.set_io_errors(from.io_errors);
+    write_epoch(&from.epoch, to.reborrow().init_epoch());
     write_block_ids(
         &from.corrupt_blocks,
         to.init_corrupt_blocks(from.corrupt_blocks.len() as u32),
@@ -613,6 +619,7 @@ pub fn read_cluster_status(from: name::cluster_status::Reader<'_>) -> Result<Clu
         pending_deletes: from.get_pending_deletes(),
         version: text(from.get_version())?,
         safe_mode: from.get_safe_mode(),
+        read_only: text(from.get_read_only())?,
     })
 }
 
@@ -638,4 +645,5 @@ pub fn write_cluster_status(from: &ClusterStatus, mut to: name::cluster_status::
     to.set_pending_deletes(from.pending_deletes);
     to.set_version(&from.version);
     to.set_safe_mode(from.safe_mode);
+    to.set_read_only(&from.read_only);
 }

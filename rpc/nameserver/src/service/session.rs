@@ -7,6 +7,7 @@ use blockyard_wire::ticket::now_unix_ms;
 use blockyard_wire::types::{BlockId, RequestId, VolumeId};
 use blockyard_wire::{Problem, ProblemKind, Result, convert};
 
+use super::custody::Custody;
 use crate::answers::BLOCKS_MAX;
 use crate::core::Core;
 use crate::reports;
@@ -425,6 +426,17 @@ impl session::Server for Session {
         convert::write_block_info(&info, results.reborrow().init_info());
         results.set_path(&path);
         results.set_version(version);
+        Ok(())
+    }
+
+    async fn custody(
+        self: Rc<Self>,
+        _: session::CustodyParams,
+        mut results: session::CustodyResults,
+    ) -> capnp::Result<()> {
+        results
+            .get()
+            .set_custody(capnp_rpc::new_client(Custody::new(self.core.clone())));
         Ok(())
     }
 }

@@ -35,14 +35,18 @@ pub enum Section {
     Leases = 8,
     /// Outcomes of requests, oldest first.
     Requests = 9,
+    /// Reigns of which unknown blocks are kept.
+    Quarantine = 10,
 }
 
 impl Section {
     /// The section of this number.
     pub fn from_number(number: u32) -> Option<Self> {
-        use Section::{Blocks, Condemned, Counters, Inodes, Leases, Pending, Requests, Versions, Volumes};
+        use Section::{
+            Blocks, Condemned, Counters, Inodes, Leases, Pending, Quarantine, Requests, Versions, Volumes,
+        };
         [
-            Counters, Volumes, Pending, Blocks, Inodes, Versions, Condemned, Leases, Requests,
+            Counters, Volumes, Pending, Blocks, Inodes, Versions, Condemned, Leases, Requests, Quarantine,
         ]
         .into_iter()
         .find(|section| *section as u32 == number)
@@ -139,6 +143,7 @@ impl State {
         section!(Condemned, &self.condemned);
         section!(Leases, &self.leases);
         section!(Requests, self.requests.rows());
+        section!(Quarantine, &self.quarantine);
         Ok(())
     }
 
@@ -255,6 +260,7 @@ impl Reader {
                 let (request, outcome): (RequestId, Outcome) = take(left)?;
                 state.requests.insert(request, outcome);
             }
+            Section::Quarantine => state.quarantine.push(take(left)?),
         }
         Ok(())
     }
