@@ -16,16 +16,13 @@ use crate::{journal, snapshot};
 /// The nameserver's own secret.
 pub const SECRET: &str = "cluster.secret";
 
-/// Brings each folder up to the other, after what they hold together was read well. The last `replayed` of the
-/// journal's files were read whole.
+/// Brings each folder up to the other, after what they hold together was read well, and makes good what is damaged in
+/// a file where its twin holds. The last `replayed` of the journal's files were read whole.
 ///
 /// # Errors
 /// `Io`; `Damaged` when a file changes meanwhile.
 pub fn bring_up(dirs: &[PathBuf], cluster: ClusterId, files: &[LogFile], replayed: u64) -> Result<(), Error> {
-    if dirs.len() < 2 {
-        return Ok(());
-    }
-    for dir in dirs {
+    for dir in dirs.iter().filter(|_| dirs.len() > 1) {
         // What a folder had when it failed, before the other let go of the files in between.
         for stale in replay::all(dir)? {
             if files.first().is_some_and(|first| stale.0 < first.sequence) {
@@ -43,32 +40,27 @@ pub fn bring_up(dirs: &[PathBuf], cluster: ClusterId, files: &[LogFile], replaye
             continue;
         }
         let header = replay::read_header(&dirs[0], file, cluster)?;
-        let mut best: Option<(bool, usize, Vec<u8>)> = None;
-        for path in &file.paths {
-            let (bytes, whole) = replay::image(path, &header)?;
-            let sound = replay::sound_bytes(&bytes, &header);
-            let better = best
-                .as_ref()
-                .is_none_or(|(best_whole, best_sound, _)| (whole, sound) > (*best_whole, *best_sound));
-            if better {
-                best = Some((whole, sound, bytes));
-            }
-        }
-        let Some((_, sound, bytes)) = best else { continue };
+        let until = match files.get(at + 1) {
+            Some(next) => Some(replay::read_header(&dirs[0], next, cluster)?.first),
+            None => None,
+        };
+        let (mut made, bytes) = replay::mended(file, &header, until)?;
         for dir in dirs {
             let path = dir.join(&name);
-            let same = match file.paths.contains(&path) {
-                true => {
-                    let (other, whole) = replay::image(&path, &header)?;
-                    whole && other.get(..sound) == bytes.get(..sound)
-                }
-                false => false,
+            let same = match fs::read(&path) {
+                Ok(found) => found.len() as u64 >= bytes && found.starts_with(&made),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+                Err(error) => return Err(Error::io(format!("cannot read {}", path.display()))(error)),
             };
             if !same {
-                tracing::warn!(file = %path.display(), "brought up to what the other folder has");
-                write_whole(&path, &bytes)?;
+                tracing::warn!(file = %path.display(), "made whole again from what holds");
+                made.resize(bytes as usize, 0);
+                write_whole(&path, &made)?;
             }
         }
+    }
+    if dirs.len() < 2 {
+        return Ok(());
     }
     if let Some((applied, path)) = snapshot::list(dirs)?.first() {
         spread(dirs, Path::new(&snapshot::file_name(*applied)), path)?;

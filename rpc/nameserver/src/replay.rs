@@ -240,21 +240,51 @@ fn first_page(path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// A file's bytes, and whether they are all that it was made with.
-pub fn image(path: &Path, header: &Header) -> Result<(Vec<u8>, bool), Error> {
+fn image(path: &Path, header: &Header) -> Result<(Vec<u8>, bool), Error> {
     let bytes = fs::read(path).map_err(Error::io(format!("cannot read {}", path.display())))?;
     let whole = bytes.len() as u64 >= u64::from(header.pages) * PAGE_BYTES;
     Ok((bytes, whole))
 }
 
-/// Bytes up to the end of the last frame that `image` has without a gap, read by itself.
-pub fn sound_bytes(image: &[u8], header: &Header) -> usize {
-    let mut offset = HEADER_BYTES;
-    let mut place = header.first;
-    while let Some(frame) = Frame::at(image, offset, header.seed).filter(|frame| frame.place == place) {
-        place = behind(&frame);
-        offset += step(&frame, header);
+/// What a file should be, up to the end of its last frame: put together from all that is sound in any of the folders,
+/// after [`replay`] has read it. With it, how long the whole file should be, the rest zeros.
+///
+/// # Errors
+/// `Io`.
+pub fn mended(file: &LogFile, header: &Header, until: Option<Place>) -> Result<(Vec<u8>, u64), Error> {
+    let mut images = Vec::new();
+    for path in &file.paths {
+        images.push(image(path, header)?);
     }
-    offset
+    let mut made = header.encode();
+    let mut place = header.first;
+    while until != Some(place) {
+        let offset = made.len();
+        let here = images.iter().find_map(|(image, _)| {
+            let frame = Frame::at(image, offset, header.seed)?;
+            Some(&image[offset..offset + frame.bytes.min(image.len() - offset)])
+        });
+        let twin = || {
+            images.iter().find_map(|(image, _)| {
+                let (at, frame) = next_valid(image, offset, header)?;
+                (header.has_twins() && at == offset + frame.bytes)
+                    .then(|| &image[at..at + frame.bytes.min(image.len() - at)])
+            })
+        };
+        let Some(bytes) = here.or_else(twin) else { break };
+        let Some(frame) = Frame::at(bytes, 0, header.seed).filter(|frame| frame.place == place) else {
+            break;
+        };
+        place = behind(&frame);
+        for _ in 0..if header.has_twins() { 2 } else { 1 } {
+            let end = made.len() + frame.bytes;
+            made.extend_from_slice(bytes);
+            made.resize(end, 0);
+        }
+    }
+    let longest = images.iter().map(|(image, _)| image.len() as u64).max();
+    let bytes = (u64::from(header.pages) * PAGE_BYTES).max(longest.unwrap_or(0));
+    Ok((made, bytes))
 }
 
 fn behind(frame: &Frame<'_>) -> Place {

@@ -344,4 +344,6 @@ fn write_identity(dir: &Path, cluster: ClusterId) -> Result<(), Error> {
 }
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The journal against torn writes, flipped bytes and failing disks.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
@@ -18,9 +19,32 @@ use crate::state::Command;
 struct Plain {
     /// Calls until one fails, and with what; counts down.
     fail: Rc<Cell<Option<(u32, io::ErrorKind)>>>,
+    /// Folders that fail, and with what.
+    bad: Rc<RefCell<BTreeMap<PathBuf, i32>>>,
+}
+
+/// A file that knows its folder.
+struct In {
+    file: fs::File,
+    path: PathBuf,
 }
 
 impl Plain {
+    /// The folder of everything at `path` fails from now on, with this code of the system.
+    fn break_below(&self, path: &Path, errno: rustix::io::Errno) {
+        self.bad
+            .borrow_mut()
+            .insert(path.to_owned(), errno.raw_os_error());
+    }
+
+    fn step_at(&self, path: &Path) -> io::Result<()> {
+        let bad = self.bad.borrow();
+        match bad.iter().find(|(dir, _)| path.starts_with(dir)) {
+            Some((_, code)) => Err(io::Error::from_raw_os_error(*code)),
+            None => self.step(),
+        }
+    }
+
     fn step(&self) -> io::Result<()> {
         match self.fail.get() {
             Some((0, kind)) => Err(kind.into()),
@@ -34,26 +58,27 @@ impl Plain {
 }
 
 impl Log for Plain {
-    type File = fs::File;
+    type File = In;
 
-    async fn create(&self, path: &Path, bytes: u64) -> io::Result<fs::File> {
-        self.step()?;
+    async fn create(&self, path: &Path, bytes: u64) -> io::Result<In> {
+        self.step_at(path)?;
         let file = fs::File::create(path)?;
         file.set_len(bytes)?;
-        Ok(file)
+        let path = path.to_owned();
+        Ok(In { file, path })
     }
 
-    async fn write(&self, file: &fs::File, offset: u64, bytes: Vec<u8>) -> io::Result<()> {
-        self.step()?;
-        file.write_all_at(&bytes, offset)
+    async fn write(&self, file: &In, offset: u64, bytes: Vec<u8>) -> io::Result<()> {
+        self.step_at(&file.path)?;
+        file.file.write_all_at(&bytes, offset)
     }
 
-    async fn sync(&self, _: &fs::File) -> io::Result<()> {
-        self.step()
+    async fn sync(&self, file: &In) -> io::Result<()> {
+        self.step_at(&file.path)
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.step()?;
+        self.step_at(to)?;
         fs::rename(from, to)
     }
 }
@@ -76,8 +101,9 @@ fn run<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
+/// In memory where the system has that: some of these are written thousands of times.
 fn folder() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap());
     fs::create_dir(dir.path().join(FOLDER)).unwrap();
     dir
 }
@@ -273,12 +299,10 @@ fn any_flipped_byte_is_made_good_and_a_file_cut_short_is_refused() {
     let found = read(dir.path(), 0).unwrap();
     assert_eq!(found.0.len(), 5);
     for at in 0..whole.len() {
-        for bits in [1 << (at % 8), 0xff] {
-            let mut flipped = whole.clone();
-            flipped[at] ^= bits;
-            fs::write(&path, &flipped).unwrap();
-            assert_eq!(read(dir.path(), 0).unwrap(), found, "byte {at}");
-        }
+        let mut flipped = whole.clone();
+        flipped[at] ^= if at % 2 == 0 { 1 << (at % 8) } else { 0xff };
+        fs::write(&path, &flipped).unwrap();
+        assert_eq!(read(dir.path(), 0).unwrap(), found, "byte {at}");
         fs::write(&path, &whole[..at]).unwrap();
         let error = read(dir.path(), 0).unwrap_err();
         assert_eq!(error.kind(), Kind::Damaged, "cut at {at}: {error}");
@@ -385,6 +409,115 @@ fn no_space_is_no_failure() {
     log.fail.set(None);
     run(writer.append(1, &group(2))).unwrap();
     assert_eq!(read(dir.path(), 0).unwrap().0, [1, 2]);
+}
+
+/// Two folders, and a writer into both.
+fn pair() -> (tempfile::TempDir, Vec<PathBuf>, Plain, Journal<Plain>) {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = vec![dir.path().join("one"), dir.path().join("two")];
+    for dir in &dirs {
+        fs::create_dir_all(dir.join(FOLDER)).unwrap();
+    }
+    let log = Plain::default();
+    let writer = Journal::new(log.clone(), &dirs, CLUSTER, 2 * PAGE_BYTES, 0, EMPTY.place);
+    (dir, dirs, log, writer)
+}
+
+fn read_both(dirs: &[PathBuf]) -> Vec<u64> {
+    let mut seen = Vec::new();
+    let files = replay::files(dirs).unwrap();
+    replay::replay(dirs, CLUSTER, &files, 0, &mut |index, found| {
+        assert_eq!(found, command(index));
+        seen.push(index);
+        Ok(())
+    })
+    .unwrap();
+    seen
+}
+
+#[test]
+fn one_folder_that_fails_is_left_behind() {
+    for errno in [rustix::io::Errno::IO, rustix::io::Errno::NOSPC] {
+        for bad in [0, 1] {
+            let (_dir, dirs, log, mut writer) = pair();
+            append(&mut writer, 1, 1, &[1]);
+            assert_eq!((writer.live().len(), writer.trouble()), (2, String::new()));
+            log.break_below(&dirs[bad], errno);
+            append(&mut writer, 1, 2, &[2]);
+            assert_eq!(writer.live(), [dirs[1 - bad].clone()]);
+            let trouble = writer.trouble();
+            assert!(trouble.contains(&dirs[bad].display().to_string()), "{trouble}");
+            run(writer.rotate()).unwrap();
+            // It is left alone though it may work again: it lacks what came meanwhile.
+            log.bad.borrow_mut().clear();
+            append(&mut writer, 1, 4, &[1]);
+            assert_eq!(writer.live().len(), 1);
+            assert_eq!(read_both(&dirs), [1, 2, 3, 4]);
+            assert_eq!(read_both(&dirs[1 - bad..2 - bad]), [1, 2, 3, 4]);
+            assert_eq!(read_both(&dirs[bad..=bad]), [1]);
+        }
+    }
+}
+
+#[test]
+fn what_both_refuse_is_refused() {
+    let (_dir, dirs, log, mut writer) = pair();
+    append(&mut writer, 1, 1, &[1]);
+    let group = |number| [encode_command(&command(number))];
+    // No room in one, a broken disk in the other: nothing is acknowledged, and the broken one is left behind.
+    log.break_below(&dirs[0], rustix::io::Errno::IO);
+    log.break_below(&dirs[1], rustix::io::Errno::NOSPC);
+    assert!(matches!(
+        run(writer.append(1, &group(2))),
+        Err(Refused::NoSpace(_))
+    ));
+    assert_eq!(writer.live(), dirs[1..]);
+    log.bad.borrow_mut().clear();
+    // The broken one may hold what was refused; what comes now is the truth.
+    let (torn, _) = journal::encode_frame(writer_seed(&dirs[0]), 1, writer.place, &group(99));
+    let path = dirs[0].join(FOLDER).join(replay::file_name(1));
+    let file = fs::File::options().write(true).open(path).unwrap();
+    let offset = HEADER_BYTES + 2 * journal::frame_bytes(&group(1));
+    file.write_all_at(&[torn.clone(), torn].concat(), offset as u64)
+        .unwrap();
+    append(&mut writer, 1, 2, &[1]);
+    assert_eq!(read_both(&dirs), [1, 2]);
+    log.break_below(&dirs[1], rustix::io::Errno::IO);
+    assert!(matches!(
+        run(writer.append(1, &group(3))),
+        Err(Refused::Latched(_))
+    ));
+    assert!(writer.live().is_empty());
+}
+
+fn writer_seed(dir: &Path) -> u32 {
+    let page = fs::read(dir.join(FOLDER).join(replay::file_name(1))).unwrap();
+    Header::decode(&page).unwrap().seed
+}
+
+#[test]
+fn a_broken_disk_latches_where_a_file_is_made_and_no_room_does_not() {
+    for (errno, latches) in [
+        (rustix::io::Errno::IO, true),
+        (rustix::io::Errno::ROFS, true),
+        (rustix::io::Errno::NOSPC, false),
+        (rustix::io::Errno::FBIG, false),
+        (rustix::io::Errno::MFILE, false),
+    ] {
+        let dir = folder();
+        let log = Plain::default();
+        let mut writer = journal(dir.path(), log.clone(), EMPTY);
+        log.break_below(dir.path(), errno);
+        let refused = run(writer.append(1, &[encode_command(&command(1))])).unwrap_err();
+        assert_eq!(
+            matches!(refused, Refused::Latched(_)),
+            latches,
+            "{errno}: {refused:?}"
+        );
+        log.bad.borrow_mut().clear();
+        let again = run(writer.append(1, &[encode_command(&command(1))]));
+        assert_eq!(again.is_err(), latches, "{errno}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::journal::{FILE_BYTES_MIN, encode_command};
 use crate::log::{Journal, Uring};
 use crate::state::Command;
 
-fn mkdir(number: u64) -> Command {
+pub(super) fn mkdir(number: u64) -> Command {
     Command::Mkdir {
         path: format!("/d{number}"),
         parents: false,
@@ -23,7 +23,12 @@ fn reign(dir: &Path, commands: &[Command], rotate: bool) -> (State, u64) {
 }
 
 /// The same in several folders, with files of `file_bytes`.
-fn reign_in(dirs: &[PathBuf], commands: &[Command], rotate: bool, file_bytes: u64) -> (State, u64) {
+pub(super) fn reign_in(
+    dirs: &[PathBuf],
+    commands: &[Command],
+    rotate: bool,
+    file_bytes: u64,
+) -> (State, u64) {
     let Opened {
         store,
         mut state,

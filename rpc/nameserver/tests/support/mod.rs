@@ -36,7 +36,7 @@ pub fn config(dir: &Path, secret: &ClusterSecret) -> Config {
         show_damage_ms: 200,
         secret: Some(secret.clone()),
         seed: Some(1),
-        journal_file_bytes: 2 << 20,
+        journal_file_bytes: 3 << 20,
         ..Config::default()
     }
 }
