@@ -1,6 +1,7 @@
 //! `blockyard`: every role and every command in one binary. Here is only the table of them.
 
 mod config;
+mod custody;
 mod exit;
 mod flags;
 mod inspect;
@@ -56,6 +57,14 @@ fn run(mode: Mode) -> anyhow::Result<()> {
             log_to_stderr("warn");
             inspect::fsck(&flags)
         }
+        Mode::Backup(flags) => command(&flags.cluster.clone(), async |on| {
+            custody::backup(flags, on).await
+        }),
+        Mode::Restore(flags) => {
+            log_to_stderr("warn");
+            custody::restore(&flags)
+        }
+        Mode::Fsck(flags) => command(&flags.cluster.clone(), async |on| custody::fsck(flags, on).await),
         Mode::Df(flags) => command(&flags.cluster.clone(), async |on| inspect::df(flags, on).await),
         Mode::Mkdir(flags) => command(&flags.cluster.clone(), async |on| names::mkdir(flags, on).await),
         Mode::Mv(flags) => command(&flags.cluster.clone(), async |on| names::mv(flags, on).await),

@@ -19,6 +19,8 @@ struct Status<'a> {
     epoch: u64,
     uptime_ms: u64,
     safe_mode: bool,
+    /// Why nothing can be changed; empty when it can.
+    read_only: &'a str,
     replication: u8,
     min_replicas: u8,
     block_bytes: u32,
@@ -133,6 +135,21 @@ pub async fn status(flags: flags::Status, client: &Client) -> anyhow::Result<()>
     output::line(summary)?;
     output::line("")?;
     output::line(counts(&status))?;
+    // An older nameserver does not know this call.
+    if let Ok(custody) = client.custody_state().await {
+        if !custody.journal_trouble.is_empty() {
+            output::line(format!(
+                "journal    one folder has failed: {}",
+                output::safe(&custody.journal_trouble)
+            ))?;
+        }
+        if custody.quarantined_reigns > 0 {
+            output::line(format!(
+                "quarantine {} of a time before this nameserver took over (fsck lists them)",
+                output::count(custody.quarantined, "replica", "replicas")
+            ))?;
+        }
+    }
     if status.servers.is_empty() {
         return Ok(());
     }
@@ -194,6 +211,7 @@ fn as_json<'a>(status: &'a ClusterStatus, health: Health, summary: &'a str) -> S
         epoch: status.cluster.epoch.number,
         uptime_ms: status.uptime_ms,
         safe_mode: status.safe_mode,
+        read_only: &status.read_only,
         replication: status.cluster.replication,
         min_replicas: status.cluster.min_replicas,
         block_bytes: status.cluster.block_bytes,
@@ -249,6 +267,9 @@ fn counts(status: &ClusterStatus) -> String {
             output::duration(Duration::from_millis(status.uptime_ms))
         ),
     ];
+    if !status.read_only.is_empty() {
+        lines.push(format!("read-only  {}", status.read_only));
+    }
     if status.safe_mode {
         lines.push("just started: repair and deletion wait for the servers' reports".to_owned());
     }

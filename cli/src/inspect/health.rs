@@ -31,6 +31,9 @@ pub fn judge(status: &ClusterStatus) -> (Health, String) {
     let in_state = |state| volumes().filter(|volume| volume.report.state == state).count() as u64;
     let (failed, full) = (in_state(VolumeState::Failed), in_state(VolumeState::Full));
     let mut wrong = Vec::new();
+    if !status.read_only.is_empty() {
+        wrong.push("the nameserver is read-only".to_owned());
+    }
     if status.missing_blocks > 0 {
         wrong.push(format!(
             "{} without a replica that answers",
@@ -70,7 +73,7 @@ pub fn judge(status: &ClusterStatus) -> (Health, String) {
         }
     } else if status.safe_mode && !wrong.is_empty() && failed == 0 && status.corrupt_replicas == 0 {
         Health::Starting
-    } else if status.missing_blocks > 0 {
+    } else if status.missing_blocks > 0 || !status.read_only.is_empty() {
         Health::Failing
     } else if wrong.is_empty() {
         Health::Healthy
@@ -131,6 +134,11 @@ mod tests {
             ..cluster(&[Alive])
         };
         assert_eq!(word(&missing), Health::Failing);
+        let read_only = ClusterStatus {
+            read_only: "no room".to_owned(),
+            ..cluster(&[Alive])
+        };
+        assert_eq!(word(&read_only), Health::Failing);
         let corrupt = ClusterStatus {
             corrupt_replicas: 1,
             safe_mode: true,

@@ -19,11 +19,24 @@ use crate::{config, flags, output, runtime};
 pub(super) struct Setup {
     pub dir: PathBuf,
     pub listen: SocketAddr,
+    /// How it keeps its own data.
+    pub keeping: Keeping,
     /// The page, if it is served.
     pub web: Option<PageConfig>,
     pub replication: u8,
     /// The secret that the operator gave.
     pub secret: Option<ClusterSecret>,
+}
+
+/// How a nameserver keeps its own data.
+#[derive(Default)]
+pub(super) struct Keeping {
+    /// The second folder.
+    pub mirror: Option<PathBuf>,
+    /// Snapshots; `None`: as many as usual.
+    pub snapshots: Option<u16>,
+    /// Whether it takes the cluster over with the state of a backup.
+    pub adopt: bool,
 }
 
 /// Completes when the nameserver has ended by itself.
@@ -34,12 +47,16 @@ pub(super) type Ended = oneshot::Receiver<()>;
 /// # Errors
 /// A taken port or folder, a damaged folder, or a listener that would be open to others without a secret.
 pub(super) fn begin(setup: Setup) -> Result<(Handle, Ended), Problem> {
+    let usual = Config::default();
     let config = Config {
         dir: setup.dir,
+        mirror: setup.keeping.mirror,
+        snapshots_kept: setup.keeping.snapshots.map_or(usual.snapshots_kept, usize::from),
+        adopt: setup.keeping.adopt,
         listen: setup.listen,
         replication: setup.replication,
         secret: setup.secret,
-        ..Config::default()
+        ..usual
     };
     let web = setup.web;
     let (alive, ended) = oneshot::channel();
@@ -58,7 +75,7 @@ pub(super) fn begin(setup: Setup) -> Result<(Handle, Ended), Problem> {
 }
 
 /// The same with an exit code.
-pub(super) fn problem(error: blockyard_nameserver::Error) -> Problem {
+pub fn problem(error: blockyard_nameserver::Error) -> Problem {
     let kind = match error.kind() {
         Kind::Usage => ProblemKind::Invalid,
         Kind::Busy => ProblemKind::Exists,
@@ -108,6 +125,11 @@ pub fn nameserver(flags: flags::Nameserver) -> anyhow::Result<()> {
         let setup = Setup {
             dir,
             listen,
+            keeping: Keeping {
+                mirror: flags.mirror,
+                snapshots: Some(flags.snapshots),
+                adopt: flags.adopt,
+            },
             web,
             replication: flags.replication,
             secret,

@@ -65,6 +65,7 @@ pub fn up(flags: flags::Up) -> anyhow::Result<()> {
         let web = nameserver::listen_for_page(web, secret_given, "--web-port")?;
         let page = web.address();
         let (names, ended) = nameserver::begin(Setup {
+            keeping: nameserver::Keeping::default(),
             dir: dir.join("nameserver"),
             listen: SocketAddr::new(host, flags.port),
             web: Some(web),

@@ -17,8 +17,8 @@ use blockyard_wire::frame::Role;
 use blockyard_wire::secret::ClusterSecret;
 use blockyard_wire::ticket::{Claim, Keys, Operation, now_unix_ms};
 use blockyard_wire::types::{
-    AddedBlock, BlockId, BlockInfo, ClusterId, ClusterStatus, FileInfo, Incarnation, NewBlock, Replica,
-    ReplicaState, RequestId, ServerInfo, Sought, VolumeId, VolumeReport,
+    AddedBlock, BlockId, BlockInfo, ClusterId, ClusterStatus, Epoch, FileInfo, Incarnation, NewBlock,
+    Replica, ReplicaState, RequestId, ServerInfo, Sought, VolumeId, VolumeReport,
 };
 use blockyard_wire::{Problem, Result, control, convert};
 
@@ -299,6 +299,8 @@ pub struct Node {
     pub rotten: RefCell<Vec<BlockId>>,
     /// Whether copies from others are refused.
     pub refuses_copies: Cell<bool>,
+    /// The highest epoch that it says it has seen.
+    pub epoch: Cell<Epoch>,
 }
 
 /// A task that ends with its owner.
@@ -467,6 +469,7 @@ impl Node {
             deleted: RefCell::default(),
             rotten: RefCell::default(),
             refuses_copies: Cell::new(false),
+            epoch: Cell::default(),
         })
     }
 
@@ -478,6 +481,7 @@ impl Node {
             capacity_bytes: 1 << 40,
             free_bytes: 1 << 39,
             replicas: self.replicas.borrow().len() as u64,
+            epoch: self.epoch.get(),
             ..VolumeReport::default()
         }
     }
@@ -535,5 +539,26 @@ impl Server {
             registration: Some(registration),
             tasks: vec![driver, beat],
         })
+    }
+}
+
+/// Copies files as they are; one that goes in the meantime has been replaced by a newer one.
+pub fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    // The journal first, its newest file before the older ones: what is removed meanwhile is the oldest, and is
+    // held by a snapshot that is still to be copied.
+    for folder in ["journal", "."] {
+        std::fs::create_dir_all(to.join(folder)).unwrap();
+        let entries = std::fs::read_dir(from.join(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap());
+        let mut files: Vec<_> = entries
+            .filter(|entry| entry.file_type().is_ok_and(|t| t.is_file()))
+            .collect();
+        files.sort_by_key(|file| std::cmp::Reverse(file.file_name()));
+        for file in files {
+            if let Err(error) = std::fs::copy(file.path(), to.join(folder).join(file.file_name())) {
+                assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+            }
+        }
     }
 }
