@@ -140,6 +140,7 @@ async fn compare(core: &Rc<Core>, control: &Rc<Control>, volume: VolumeIndex) ->
         };
         volume.digest.differing(&theirs).collect()
     };
+    core.orphans.borrow_mut().only_in(volume, &differing);
     for bucket in differing {
         let bucket = bucket as u8;
         // Only what was on the map before the volume was asked can be missing there: the rest may be newer.
@@ -287,10 +288,12 @@ async fn act(
     let id = core.volume_id(volume);
     for block in suspects {
         control.settle(id, block, false).await?;
+        core.orphans.borrow_mut().deleted(volume, bucket, &[block]);
     }
     for blocks in unwanted.chunks(BATCH) {
         tracing::info!(volume = %id, count = blocks.len(), "deleting blocks that no file or upload has");
         control.delete(id, blocks).await?;
+        core.orphans.borrow_mut().deleted(volume, bucket, blocks);
     }
     Ok(())
 }
