@@ -87,50 +87,11 @@ impl Core {
     }
 }
 
-/// Compares all connected volumes now, and has every replica examined that the map does not call good; the volumes
-/// compared.
+/// Pulls the buckets of a volume that differ, and acts on each difference.
 ///
 /// # Errors
-/// The first volume's that could not be compared, after all were tried.
-pub async fn reconcile(core: &Rc<Core>) -> Result<u32> {
-    /// Replicas examined of a volume at the most: the rest when these are settled.
-    const EXAMINED_MAX: usize = 4096;
-    let controls: Vec<_> = core.controls.borrow().values().cloned().collect();
-    let mut compared = 0;
-    let mut failed = None;
-    for control in controls {
-        for &volume in &control.volumes {
-            let outcome = async {
-                compare(core, &control, volume).await?;
-                let doubtful: Vec<BlockId> = {
-                    let state = core.state.borrow();
-                    let not_good = |block: &crate::state::blocks::Block| {
-                        block
-                            .state_on(volume)
-                            .is_some_and(|state| state != ReplicaState::Good)
-                    };
-                    let doubtful = state.blocks().table().iter().filter(|(_, block)| not_good(block));
-                    doubtful.take(EXAMINED_MAX).map(|(id, _)| BlockId(id)).collect()
-                };
-                for block in doubtful {
-                    examine(core, &control, volume, block).await?;
-                }
-                Ok(())
-            };
-            match outcome.await {
-                Ok(()) => compared += 1,
-                Err(problem) => {
-                    failed.get_or_insert(problem);
-                }
-            }
-        }
-    }
-    core.repair_wake.notify_one();
-    failed.map_or(Ok(compared), Err)
-}
-
-/// Pulls the buckets of a volume that differ, and acts on each difference.
-async fn compare(core: &Rc<Core>, control: &Rc<Control>, volume: VolumeIndex) -> Result<()> {
+/// What the volume, or the journal, answers; what is left shows at the next comparison.
+pub async fn compare(core: &Rc<Core>, control: &Rc<Control>, volume: VolumeIndex) -> Result<()> {
     let id = core.volume_id(volume);
     let theirs = control.digest(id).await?;
     let differing: Vec<usize> = {

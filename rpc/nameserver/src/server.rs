@@ -185,7 +185,9 @@ async fn run(
     let mut lowest = state.epoch().number.max(tail.term);
     if adopt {
         tracing::warn!(%address, "taking the cluster over: waiting for the volumes' epochs");
-        ready.take().map(|ready| ready(told.clone()));
+        if let Some(ready) = ready.take() {
+            ready(told.clone());
+        }
         let outpost = Outpost::adopting(&state);
         let patience = Duration::from_millis(config.safe_mode_ms);
         tokio::select! {
@@ -194,7 +196,9 @@ async fn run(
         }
     } else if restored.is_some() {
         let outpost = Outpost::restored(&state);
-        ready.take().map(|ready| ready(told.clone()));
+        if let Some(ready) = ready.take() {
+            ready(told.clone());
+        }
         door.refuse(outpost).await;
         return Ok(());
     }

@@ -9,7 +9,7 @@ use blockyard_wire::{Problem, ProblemKind, Result, convert};
 
 use crate::backup::{Pinned, piece};
 use crate::core::Core;
-use crate::reports;
+use crate::reconcile;
 use crate::state::{Command, Outcome};
 
 /// Bytes of one piece of a backup: half of the longest message.
@@ -111,7 +111,7 @@ impl custody::Server for Custody {
         _: custody::ReconcileParams,
         mut results: custody::ReconcileResults,
     ) -> capnp::Result<()> {
-        let volumes = reports::reconcile(&self.core).await?;
+        let volumes = reconcile::reconcile(&self.core).await?;
         results.get().set_volumes(volumes);
         Ok(())
     }

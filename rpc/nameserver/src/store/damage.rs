@@ -158,7 +158,7 @@ fn two_folders_hold_the_same_and_either_makes_good_for_the_other() {
         fs::remove_dir_all(dir).unwrap();
         assert!(opened(&dirs, &whole, "one folder is lost"));
         assert!(fs::read(journal(dir)).unwrap() == good);
-        assert!(opened(&[dir.clone()], &whole, "alone"));
+        assert!(opened(std::slice::from_ref(dir), &whole, "alone"));
     }
 }
 
