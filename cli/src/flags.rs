@@ -82,6 +82,8 @@ pub enum Mode {
     Backup(Backup),
     /// Make a nameserver's folder of a backup.
     Restore(Restore),
+    /// Make a nameserver's folder of what volumes hold, when its own data and all backups are lost.
+    Rebuild(Rebuild),
     /// Check names against volumes: missing, under-replicated, damaged, unknown blocks.
     Fsck(Fsck),
     /// Look after a volume's folder on this machine, while no dataserver uses it.
@@ -94,6 +96,8 @@ pub enum Mode {
 pub enum Volume {
     /// Check a volume, and rebuild its index from what its slots say of themselves where it can't be read.
     Fsck(VolumeFsck),
+    /// List what a volume holds, for 'rebuild'.
+    Inventory(Inventory),
 }
 
 /// Which cluster, and how to prove that one belongs to it.
@@ -472,6 +476,31 @@ pub struct Restore {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub form: Form,
+}
+
+/// `rebuild`
+#[derive(Args, Debug)]
+pub struct Rebuild {
+    /// What 'volume inventory' has printed, of every volume of the cluster.
+    #[arg(value_name = "INVENTORY", required = true)]
+    pub inventories: Vec<PathBuf>,
+    /// The nameserver's folder to make; one that holds a nameserver's data is refused.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Copies of each block.
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=6))]
+    pub replication: u8,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub form: Form,
+}
+
+/// `volume inventory`
+#[derive(Args, Debug)]
+pub struct Inventory {
+    /// The volume's folder.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 /// `fsck`

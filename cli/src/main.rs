@@ -64,6 +64,14 @@ fn run(mode: Mode) -> anyhow::Result<()> {
             log_to_stderr("warn");
             custody::restore(&flags)
         }
+        Mode::Rebuild(flags) => {
+            log_to_stderr("warn");
+            custody::rebuild(&flags)
+        }
+        Mode::Volume(flags::Volume::Inventory(flags)) => {
+            log_to_stderr("warn");
+            custody::inventory(&flags)
+        }
         Mode::Fsck(flags) => command(&flags.cluster.clone(), async |on| custody::fsck(flags, on).await),
         Mode::Df(flags) => command(&flags.cluster.clone(), async |on| inspect::df(flags, on).await),
         Mode::Mkdir(flags) => command(&flags.cluster.clone(), async |on| names::mkdir(flags, on).await),

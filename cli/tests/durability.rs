@@ -131,7 +131,7 @@ fn fsck_finds_what_is_wrong_and_waits_for_repair() {
         .as_array()
         .unwrap()
         .iter()
-        .find(|server| server["volumes"][0]["replicas"] != 0)
+        .find(|server| server["volumes"][0]["blocks"] != 0)
         .unwrap()["address"]
         .clone();
     let at = (0..3)
@@ -203,4 +203,63 @@ fn either_folder_of_two_is_enough() {
     cluster.wait_for_servers(1);
     cluster.ok(&["stat", "/more"]);
     cluster.expect("/file", &fs::read(cluster.path("file")).unwrap());
+}
+
+#[test]
+fn files_come_back_from_what_volumes_hold() {
+    let mut cluster = Cluster::start(2);
+    let long = cluster.upload_random("long", 2 * BLOCK + 77);
+    let short = cluster.upload_random("short", 5000);
+    cluster.upload_random("gone", 70_000);
+    cluster.ok(&["rm", "/gone"]);
+    let version = cluster.json(&["stat", "/long", "--json"]);
+    let version = version["version"]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{version}"));
+    cluster.wait_for_status("the deleted file is gone", |status| {
+        status["blocks"] == 4 && status["pending_deletes"] == 0
+    });
+    cluster.kill_everything();
+    // Journal, snapshots and all are lost; the secret was kept elsewhere.
+    let data = cluster.path("nameserver-data");
+    let secret = fs::read(data.join("cluster.secret")).unwrap();
+    fs::remove_dir_all(&data).unwrap();
+    for at in 0..2 {
+        let output = cluster.run(&["volume", "inventory", &format!("volume-{at}")]);
+        assert!(output.status.success(), "{}", text(&output));
+        fs::write(cluster.path(&format!("inventory-{at}")), output.stdout).unwrap();
+    }
+    let args = [
+        "rebuild",
+        "inventory-0",
+        "inventory-1",
+        "--dir",
+        "nameserver-data",
+        "--json",
+    ];
+    let made = cluster.json(&args);
+    assert_eq!(
+        (made["files"].as_u64(), made["blocks"].as_u64()),
+        (Some(2), Some(4)),
+        "{made}"
+    );
+    let message = cluster.fails(2, &args);
+    assert!(message.contains("holds a nameserver's data"), "{message}");
+    fs::write(data.join("cluster.secret"), secret).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(data.join("cluster.secret"), mode).unwrap();
+
+    cluster.nameserver_flags = vec!["--adopt".into()];
+    cluster.start_nameserver();
+    (0..2).for_each(|at| cluster.start_dataserver(at));
+    cluster.wait_for_servers(2);
+    cluster.expect(&format!("/lost+found/{version}"), &long);
+    let listed = cluster.ok(&["ls", "/lost+found"]);
+    let block = listed.lines().find(|line| line.contains("block-")).unwrap();
+    let name = block.split_whitespace().last().unwrap();
+    cluster.expect(
+        &format!("/lost+found/{}", name.trim_start_matches("/lost+found/")),
+        &short,
+    );
+    fsck(&cluster, 0, &["--repair"]);
 }

@@ -76,8 +76,8 @@ impl Outpost {
     pub fn restored(state: &State) -> Rc<Self> {
         let why = Problem::new(
             ProblemKind::Stale,
-            "this nameserver serves nothing: it was restored from a backup, and the cluster may have gone on since; \
-             if no newer nameserver runs, restart it with --adopt",
+            "this nameserver serves nothing: it was restored, rebuilt or outranked, and the cluster may have gone on \
+             since; if no newer nameserver runs, restart it with --adopt",
         );
         Rc::new(Self::new(state, why, false))
     }

@@ -14,7 +14,7 @@ use blockyard_wire::types::{BackupFile, ClusterId, Epoch};
 use crate::error::Error;
 use crate::mirror::{SECRET, copy_whole, write_whole};
 use crate::state::State;
-use crate::store::{IDENTITY, RESTORED, Restored, read_identity, synced};
+use crate::store::{IDENTITY, RESTORED, Restored, read_identity, refuse_used, synced};
 use crate::{journal, replay, snapshot};
 
 /// What a folder holds, read whole.
@@ -174,17 +174,7 @@ pub fn restore(backup: &Path, dir: &Path, adopt: bool) -> Result<Summary, Error>
     let found = check(backup)?;
     let journal = dir.join(journal::FOLDER);
     fs::create_dir_all(&journal).map_err(Error::io(format!("cannot make {}", journal.display())))?;
-    let dirs = [dir.to_owned()];
-    let used = dir.join(IDENTITY).exists()
-        || dir.join(RESTORED).exists()
-        || !snapshot::list(&dirs)?.is_empty()
-        || !replay::all(dir)?.is_empty();
-    if used {
-        return Err(Error::invalid(format!(
-            "{} holds a nameserver's data already, and is left as it is: name another folder, or move that one away",
-            dir.display()
-        )));
-    }
+    refuse_used(dir)?;
     // First the word that it is a backup, last the one that it is a nameserver's: half of a restore is neither.
     let mark = Restored {
         at_unix_ms: now_unix_ms(),

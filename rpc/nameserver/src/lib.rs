@@ -22,6 +22,7 @@ mod orphans;
 mod path;
 mod placement;
 mod readers;
+pub mod rebuild;
 mod reconcile;
 mod redundancy;
 mod repair;

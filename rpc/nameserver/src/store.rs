@@ -96,6 +96,23 @@ impl Store {
         }
     }
 
+    /// Makes a folder for the nameserver of `cluster`, with nothing in it but that.
+    ///
+    /// # Errors
+    /// `Invalid` when it holds a nameserver's data already; `Locked`; `Io`.
+    pub fn create(dir: &Path, cluster: ClusterId) -> Result<Self, Error> {
+        let folder = dir.join(journal::FOLDER);
+        fs::create_dir_all(&folder).map_err(Error::io(format!("cannot make {}", folder.display())))?;
+        let lock = lock(dir)?;
+        refuse_used(dir)?;
+        write_identity(dir, cluster)?;
+        Ok(Self {
+            dirs: vec![dir.to_owned()],
+            cluster,
+            _locks: vec![lock],
+        })
+    }
+
     fn opened(self, mut state: State, files: &[LogFile]) -> Result<Opened, Error> {
         let after = state.applied();
         let tail = replay::replay(&self.dirs, self.cluster, files, after, &mut |_, command| {
@@ -168,6 +185,24 @@ impl Store {
             Ok(())
         })?;
         Self::snapshot(dirs, cluster, &state, kept)
+    }
+}
+
+/// Refuses a folder that holds a nameserver's data, or a part of it.
+///
+/// # Errors
+/// `Invalid`; `Io`.
+pub fn refuse_used(dir: &Path) -> Result<(), Error> {
+    let used = dir.join(IDENTITY).exists()
+        || dir.join(RESTORED).exists()
+        || !snapshot::list(&[dir.to_owned()])?.is_empty()
+        || !replay::all(dir)?.is_empty();
+    match used {
+        true => Err(Error::invalid(format!(
+            "{} holds a nameserver's data already, and is left as it is: name another folder, or move that one away",
+            dir.display()
+        ))),
+        false => Ok(()),
     }
 }
 
