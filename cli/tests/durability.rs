@@ -213,9 +213,7 @@ fn files_come_back_from_what_volumes_hold() {
     cluster.upload_random("gone", 70_000);
     cluster.ok(&["rm", "/gone"]);
     let version = cluster.json(&["stat", "/long", "--json"]);
-    let version = version["version"]
-        .as_u64()
-        .unwrap_or_else(|| panic!("{version}"));
+    let version = version["version"].as_u64().unwrap_or_else(|| panic!("{version}"));
     cluster.wait_for_status("the deleted file is gone", |status| {
         status["blocks"] == 4 && status["pending_deletes"] == 0
     });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use blockyard_client::Client;
-use blockyard_wire::types::{ClusterStatus, Liveness, ServerStatus, VolumeState, VolumeStatus};
+use blockyard_wire::types::{ClusterStatus, CustodyState, Liveness, ServerStatus, VolumeState, VolumeStatus};
 use serde::Serialize;
 
 use super::health::{self, Health};
@@ -21,6 +21,9 @@ struct Status<'a> {
     safe_mode: bool,
     /// Why nothing can be changed; empty when it can.
     read_only: &'a str,
+    /// Which of the nameserver's two folders has failed, and why; empty when none has.
+    journal_trouble: &'a str,
+    quarantined: u64,
     replication: u8,
     min_replicas: u8,
     block_bytes: u32,
@@ -128,27 +131,26 @@ fn volumes(status: &ClusterStatus) -> impl Iterator<Item = (&ServerStatus, &Volu
 /// The nameserver does not answer.
 pub async fn status(flags: flags::Status, client: &Client) -> anyhow::Result<()> {
     let status = client.status().await?;
-    let (health, summary) = health::judge(&status);
+    // An older nameserver does not know this call.
+    let custody = client.custody_state().await.unwrap_or_default();
+    let (health, summary) = health::with_custody(health::judge(&status), &custody);
     if flags.form.json {
-        return Ok(output::json(&as_json(&status, health, &summary))?);
+        return Ok(output::json(&as_json(&status, &custody, health, &summary))?);
     }
     output::line(summary)?;
     output::line("")?;
     output::line(counts(&status))?;
-    // An older nameserver does not know this call.
-    if let Ok(custody) = client.custody_state().await {
-        if !custody.journal_trouble.is_empty() {
-            output::line(format!(
-                "journal    one folder has failed: {}",
-                output::safe(&custody.journal_trouble)
-            ))?;
-        }
-        if custody.quarantined_reigns > 0 {
-            output::line(format!(
-                "quarantine {} of a time before this nameserver took over (fsck lists them)",
-                output::count(custody.quarantined, "replica", "replicas")
-            ))?;
-        }
+    if !custody.journal_trouble.is_empty() {
+        output::line(format!(
+            "journal    one folder has failed: {}",
+            output::safe(&custody.journal_trouble)
+        ))?;
+    }
+    if custody.quarantined_reigns > 0 {
+        output::line(format!(
+            "quarantine {} of a time before this nameserver took over (fsck lists them)",
+            output::count(custody.quarantined, "replica", "replicas")
+        ))?;
     }
     if status.servers.is_empty() {
         return Ok(());
@@ -188,7 +190,12 @@ pub async fn status(flags: flags::Status, client: &Client) -> anyhow::Result<()>
     Ok(())
 }
 
-fn as_json<'a>(status: &'a ClusterStatus, health: Health, summary: &'a str) -> Status<'a> {
+fn as_json<'a>(
+    status: &'a ClusterStatus,
+    custody: &'a CustodyState,
+    health: Health,
+    summary: &'a str,
+) -> Status<'a> {
     let server = |server: &'a ServerStatus| Server {
         address: &server.address,
         host: &server.host,
@@ -212,6 +219,8 @@ fn as_json<'a>(status: &'a ClusterStatus, health: Health, summary: &'a str) -> S
         uptime_ms: status.uptime_ms,
         safe_mode: status.safe_mode,
         read_only: &status.read_only,
+        journal_trouble: &custody.journal_trouble,
+        quarantined: custody.quarantined,
         replication: status.cluster.replication,
         min_replicas: status.cluster.min_replicas,
         block_bytes: status.cluster.block_bytes,
@@ -388,7 +397,12 @@ mod tests {
             }],
             ..ClusterStatus::default()
         };
-        let value = serde_json::json!(as_json(&status, Health::Healthy, "fine"));
+        let value = serde_json::json!(as_json(
+            &status,
+            &CustodyState::default(),
+            Health::Healthy,
+            "fine"
+        ));
         assert_eq!(value["servers"][0]["state"], "alive");
         assert_eq!(value["servers"][0]["volumes"][0]["state"], "serving");
         assert_eq!(value["volumes"][0]["state"], "serving");

@@ -1,6 +1,6 @@
 //! The health of a cluster in one word and one sentence.
 
-use blockyard_wire::types::{ClusterStatus, Liveness, VolumeState};
+use blockyard_wire::types::{ClusterStatus, CustodyState, Liveness, VolumeState};
 use serde::Serialize;
 
 use crate::output::count;
@@ -92,6 +92,21 @@ pub fn judge(status: &ClusterStatus) -> (Health, String) {
     (health, sentence)
 }
 
+/// The same, with what the nameserver says of its own data.
+pub fn with_custody((health, sentence): (Health, String), custody: &CustodyState) -> (Health, String) {
+    if custody.journal_trouble.is_empty() {
+        return (health, sentence);
+    }
+    let trouble = "one of the nameserver's two folders has failed";
+    match health {
+        Health::Healthy => (
+            Health::Degraded,
+            format!("degraded, everything is readable: {trouble}"),
+        ),
+        _ => (health, format!("{sentence}, {trouble}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use blockyard_wire::types::{ServerStatus, VolumeStatus};
@@ -134,6 +149,15 @@ mod tests {
             ..cluster(&[Alive])
         };
         assert_eq!(word(&missing), Health::Failing);
+        let custody = CustodyState {
+            journal_trouble: "why".to_owned(),
+            ..CustodyState::default()
+        };
+        let told = with_custody(judge(&cluster(&[Alive])), &custody);
+        assert_eq!(told.0, Health::Degraded);
+        assert!(told.1.contains("has failed"), "{}", told.1);
+        let fine = judge(&cluster(&[Alive]));
+        assert_eq!(with_custody(fine.clone(), &CustodyState::default()), fine);
         let read_only = ClusterStatus {
             read_only: "no room".to_owned(),
             ..cluster(&[Alive])

@@ -390,4 +390,4 @@ fn random_seed() -> u32 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

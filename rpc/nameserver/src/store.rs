@@ -69,7 +69,14 @@ impl Store {
         let mut locks = Vec::new();
         for dir in dirs {
             let folder = dir.join(journal::FOLDER);
-            fs::create_dir_all(&folder).map_err(Error::io(format!("cannot make {}", folder.display())))?;
+            let advice = match dirs.len() {
+                0 | 1 => "",
+                _ => {
+                    " (if its disk is lost for good, start with the other folder alone, or with a new one beside it)"
+                }
+            };
+            fs::create_dir_all(&folder)
+                .map_err(Error::io(format!("cannot make {}{advice}", folder.display())))?;
             locks.push(lock(dir)?);
         }
         let snapshots = snapshot::list(dirs)?;

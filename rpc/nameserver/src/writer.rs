@@ -46,6 +46,7 @@ pub async fn run<L: Log>(core: Rc<Core>, mut journal: Journal<L>, files: u64) ->
         for waiting in core.take_rotations() {
             let rotated = journal.rotate().await;
             snapshots.files += u64::from(rotated.is_ok());
+            tell_of_folders(&core, &journal);
             // Whoever asked may be gone.
             let _ = waiting.send(rotated.map_err(|refused| problem(&refused)));
         }
@@ -62,6 +63,7 @@ pub async fn run<L: Log>(core: Rc<Core>, mut journal: Journal<L>, files: u64) ->
                 () = look_again => {
                     let made = journal.rotate().await;
                     snapshots.files += u64::from(made.is_ok());
+                    tell_of_folders(&core, &journal);
                     no_room = tell(&core, made.map(|_| ()));
                 }
                 () = stopping.clone() => break,
@@ -76,23 +78,29 @@ pub async fn run<L: Log>(core: Rc<Core>, mut journal: Journal<L>, files: u64) ->
         }
         let encoded: Vec<_> = group.iter().map(|queued| queued.encoded.clone()).collect();
         let written = journal.append(core.epoch.number, &encoded).await;
+        tell_of_folders(&core, &journal);
         no_room = tell(&core, written.clone());
         match written {
             Ok(()) => core.apply(group),
             Err(refused) => core.refuse(group, &problem(&refused)),
         }
         core.journal_bytes.set(journal.bytes());
-        if *core.journal_trouble.borrow() != journal.trouble() {
-            core.journal_trouble.replace(journal.trouble());
-            core.live_dirs.replace(journal.live());
-        }
         snapshots.look(&core, &mut journal).await;
+        tell_of_folders(&core, &journal);
     }
     if let Some(running) = snapshots.running {
         // It must not write beside the one that the stop makes.
         let _ = running.await;
     }
     journal
+}
+
+/// Tells the core which folders hold the whole journal.
+fn tell_of_folders<L: Log>(core: &Core, journal: &Journal<L>) {
+    if journal.live().len() != core.live_dirs.borrow().len() {
+        core.journal_trouble.replace(journal.trouble());
+        core.live_dirs.replace(journal.live());
+    }
 }
 
 /// Tells the core whether anything can be changed; where there is no room, when to look again.
@@ -166,3 +174,6 @@ fn problem(refused: &Refused) -> Problem {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

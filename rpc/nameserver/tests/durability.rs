@@ -52,7 +52,7 @@ async fn back_up(client: &Client, dir: &Path) {
     let backup = response.get().unwrap().get_backup().unwrap();
     // Whatever comes now is not in it, and it stays what it is while files come and go.
     for number in 0..30 {
-        client.mkdir(&format!("/later-{number}"), false).await.unwrap();
+        client.mkdir(&format!("/later-{number}"), true).await.unwrap();
     }
     let response = backup.describe_request().send().promise.await.unwrap();
     let files = response.get().unwrap().get_files().unwrap();
@@ -94,6 +94,14 @@ fn a_backup_holds_what_was_there_and_is_restored_only_where_nothing_is() {
         for number in 0..50 {
             client.mkdir(&format!("/early-{number}"), false).await.unwrap();
         }
+        let is_snapshot = |entry: std::io::Result<fs::DirEntry>| {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            name.starts_with("snapshot-0").then_some(())
+        };
+        until("there is a snapshot", async || {
+            fs::read_dir(path("one")).unwrap().find_map(is_snapshot)
+        })
+        .await;
         back_up(&client, &path("backup")).await;
     });
     let cluster = handle.cluster();
@@ -193,8 +201,12 @@ fn an_older_state_serves_nothing_until_it_is_told_to_take_over() {
                 .into_iter()
                 .for_each(|block| hold(node, block));
         }
-        let refused = Server::join(&nodes[0], &address, &secret).await.err().unwrap();
-        assert_eq!(refused.kind, ProblemKind::Stale);
+        // The first time its connection may be cut off before the answer is through.
+        let refused = until("it is told why", async || {
+            let refused = Server::join(&nodes[0], &address, &secret).await.err().unwrap();
+            (refused.kind == ProblemKind::Stale).then_some(refused)
+        })
+        .await;
         for part in [&nodes[0].volume.to_string(), "epoch 4", "epoch 1", "--adopt"] {
             assert!(refused.message.contains(part), "{part} in {refused}");
         }
@@ -323,11 +335,12 @@ fn a_twin_of_the_same_epoch_is_found_out() {
     node.epoch.set(epoch(1, 9));
     run(async {
         let address = handle.address().to_string();
-        let refused = Server::join(&node, &address, &secret).await.err().unwrap();
-        assert!(
-            refused.kind == ProblemKind::Stale && refused.message.contains("of another nameserver"),
-            "{refused}"
-        );
+        let refused = until("it is told why", async || {
+            let refused = Server::join(&node, &address, &secret).await.err().unwrap();
+            (refused.kind == ProblemKind::Stale).then_some(refused)
+        })
+        .await;
+        assert!(refused.message.contains("of another nameserver"), "{refused}");
     });
 }
 
@@ -378,6 +391,49 @@ fn a_mirror_is_enough_to_start_from() {
     assert_eq!(backup::check(&dirs[0]).unwrap(), backup::check(&dirs[1]).unwrap());
     let refused = start(of(Some(&dirs[0]), &dirs[0]), |_| Box::pin(async {})).unwrap_err();
     assert!(refused.to_string().contains("its own mirror"), "{refused}");
+}
+
+#[test]
+fn a_mirror_that_fails_is_told_of_and_brought_up_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = ClusterSecret::generate();
+    let dirs = ["one", "two"].map(|name| folder.path().join(name));
+    for lost in [1, 0] {
+        let of = || Config {
+            mirror: Some(dirs[1].clone()),
+            ..config(&dirs[0], &secret)
+        };
+        let handle = serve(of());
+        run(async {
+            let client = Client::connect(&handle.address().to_string(), &secret)
+                .await
+                .unwrap();
+            client.mkdir(&format!("/before-{lost}"), false).await.unwrap();
+            assert_eq!(state_of(&client).await.unwrap(), CustodyState::default());
+            // The next file can't be made there.
+            fs::remove_dir_all(dirs[lost].join("journal")).unwrap();
+            back_up(&client, &folder.path().join(format!("backup-{lost}"))).await;
+            client.mkdir(&format!("/after-{lost}"), false).await.unwrap();
+            let state = state_of(&client).await.unwrap();
+            assert!(
+                state.journal_trouble.contains(&dirs[lost].display().to_string()),
+                "{state:?}"
+            );
+            assert_eq!(state.read_only, "");
+        });
+        handle.stop().unwrap();
+        let handle = serve(of());
+        run(async {
+            let client = Client::connect(&handle.address().to_string(), &secret)
+                .await
+                .unwrap();
+            assert_eq!(state_of(&client).await.unwrap(), CustodyState::default());
+            client.lookup(&format!("/after-{lost}")).await.unwrap();
+        });
+        handle.stop().unwrap();
+        let found = backup::check(&dirs[lost]).unwrap();
+        assert_eq!(found, backup::check(&dirs[1 - lost]).unwrap());
+    }
 }
 
 #[test]

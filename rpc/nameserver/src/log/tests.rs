@@ -16,7 +16,7 @@ use crate::state::Command;
 
 /// The plain system calls, failing on demand.
 #[derive(Clone, Default)]
-struct Plain {
+pub(crate) struct Plain {
     /// Calls until one fails, and with what; counts down.
     fail: Rc<Cell<Option<(u32, io::ErrorKind)>>>,
     /// Folders that fail, and with what.
@@ -24,17 +24,23 @@ struct Plain {
 }
 
 /// A file that knows its folder.
-struct In {
+pub(crate) struct In {
     file: fs::File,
     path: PathBuf,
 }
 
 impl Plain {
     /// The folder of everything at `path` fails from now on, with this code of the system.
-    fn break_below(&self, path: &Path, errno: rustix::io::Errno) {
+    pub(crate) fn break_below(&self, path: &Path, errno: rustix::io::Errno) {
         self.bad
             .borrow_mut()
             .insert(path.to_owned(), errno.raw_os_error());
+    }
+
+    /// All goes well again.
+    pub(crate) fn mend(&self) {
+        self.bad.borrow_mut().clear();
+        self.fail.set(None);
     }
 
     fn step_at(&self, path: &Path) -> io::Result<()> {
