@@ -49,6 +49,7 @@ struct VolumeReport {
   ioErrors @18 :UInt64;
   directory @19 :Text;
   corruptBlocks @20 :List(UInt64);  # at most 256 of them, lowest ids first
+  epoch @21 :Types.Epoch;      # the highest that it has seen
 }
 
 enum VolumeState {

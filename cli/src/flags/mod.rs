@@ -116,6 +116,14 @@ pub enum Mode {
     /// Even out how full volumes are: status, on, off.
     #[command(subcommand)]
     Balance(Balance),
+    /// Copy the nameserver's metadata into a folder, while it runs.
+    Backup(Backup),
+    /// Make a nameserver's folder of a backup.
+    Restore(Restore),
+    /// Make a nameserver's folder of what volumes hold, when its own data and all backups are lost.
+    Rebuild(Rebuild),
+    /// Check names against volumes: missing, under-replicated, damaged, unknown blocks.
+    Fsck(Fsck),
 }
 
 /// Which cluster, and how to prove that one belongs to it.
@@ -194,6 +202,17 @@ pub struct Nameserver {
     /// Where journal and snapshots lie [default: ~/.local/share/blockyard/nameserver].
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+    /// A second folder, best on another disk, that gets all that the first one gets: each change is durable in both
+    /// before it counts, and one of them is enough to start from.
+    #[arg(long, value_name = "DIR")]
+    pub mirror: Option<PathBuf>,
+    /// How many snapshots are kept, the journal from the oldest of them on.
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=1000))]
+    pub snapshots: u16,
+    /// Take the cluster over with the state of a backup: reign above the highest epoch that a volume has seen, and keep
+    /// what came after the backup until 'fsck --release-quarantine'. Only when no newer nameserver runs.
+    #[arg(long)]
+    pub adopt: bool,
     /// Where clients and dataservers connect; beyond loopback it needs --cluster-secret.
     #[arg(long, default_value = "127.0.0.1:9000", value_name = "HOST:PORT")]
     pub listen: String,
@@ -488,9 +507,82 @@ pub struct Df {
     pub cluster: Cluster,
 }
 
-/// `volume fsck`
+/// `backup`
+#[derive(Args, Debug)]
+pub struct Backup {
+    /// The folder to make; written beside, read back, and renamed in.
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub form: Form,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub cluster: Cluster,
+}
+
+/// `restore`
+#[derive(Args, Debug)]
+pub struct Restore {
+    /// The backup's folder.
+    #[arg(value_name = "BACKUP")]
+    pub backup: PathBuf,
+    /// The nameserver's folder to make; one that holds a nameserver's data is refused.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Have its next start take the cluster over, as 'nameserver --adopt' does.
+    #[arg(long)]
+    pub adopt: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub form: Form,
+}
+
+/// `rebuild`
+#[derive(Args, Debug)]
+pub struct Rebuild {
+    /// What 'volume inventory' has printed, of every volume of the cluster.
+    #[arg(value_name = "INVENTORY", required = true)]
+    pub inventories: Vec<PathBuf>,
+    /// The nameserver's folder to make; one that holds a nameserver's data is refused.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Copies of each block.
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=6))]
+    pub replication: u8,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub form: Form,
+}
+
+/// `volume inventory`
+#[derive(Args, Debug)]
+pub struct Inventory {
+    /// The volume's folder.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+/// `fsck`
 #[derive(Args, Debug)]
 pub struct Fsck {
+    /// Wait until what can be repaired is repaired, and check again.
+    #[arg(long)]
+    pub repair: bool,
+    /// Let go of what is quarantined since a restore: it is deleted like other unknown blocks.
+    #[arg(long)]
+    pub release_quarantine: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub form: Form,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub cluster: Cluster,
+}
+
+/// `volume fsck`
+#[derive(Args, Debug)]
+pub struct VolumeFsck {
     /// The volume's folder.
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,

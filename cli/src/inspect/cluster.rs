@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use blockyard_client::Client;
 use blockyard_wire::types::{
-    ClusterStatus, Duty, Liveness, RepairStatus, ServerStatus, VolumeState, VolumeStatus,
+    ClusterStatus, CustodyState, Duty, Liveness, RepairStatus, ServerStatus, VolumeState, VolumeStatus,
 };
 use serde::Serialize;
 
@@ -21,6 +21,11 @@ struct Status<'a> {
     epoch: u64,
     uptime_ms: u64,
     safe_mode: bool,
+    /// Why nothing can be changed; empty when it can.
+    read_only: &'a str,
+    /// Which of the nameserver's two folders has failed, and why; empty when none has.
+    journal_trouble: &'a str,
+    quarantined: u64,
     replication: u8,
     min_replicas: u8,
     block_bytes: u32,
@@ -185,17 +190,29 @@ pub async fn status(flags: flags::Status, client: &Client) -> anyhow::Result<()>
         return super::watch::status(&flags.watch, client).await;
     }
     let status = client.status().await?;
+    // An older nameserver does not know this call.
+    let custody = client.custody_state().await.unwrap_or_default();
     if flags.form.json {
-        let (health, summary) = health::judge(&status);
-        return Ok(output::json(&as_json(&status, health, &summary))?);
+        let (health, summary) = health::with_custody(health::judge(&status), &custody);
+        return Ok(output::json(&as_json(&status, &custody, health, &summary))?);
     }
-    Ok(output::line(text(&status))?)
+    Ok(output::line(text(&status, &custody))?)
 }
 
 /// The health of a cluster, its counts and its volumes.
-pub(super) fn text(status: &ClusterStatus) -> String {
-    let (_, summary) = health::judge(status);
-    let head = format!("{summary}\n\n{}", counts(status));
+pub(super) fn text(status: &ClusterStatus, custody: &CustodyState) -> String {
+    let (_, summary) = health::with_custody(health::judge(status), custody);
+    let mut head = format!("{summary}\n\n{}", counts(status));
+    if !custody.journal_trouble.is_empty() {
+        let trouble = output::safe(&custody.journal_trouble);
+        head.push_str(&format!("\njournal    one folder has failed: {trouble}"));
+    }
+    if custody.quarantined_reigns > 0 {
+        head.push_str(&format!(
+            "\nquarantine {} of a time before this nameserver took over (fsck lists them)",
+            output::count(custody.quarantined, "replica", "replicas")
+        ));
+    }
     match status.servers.is_empty() {
         true => head,
         false => format!("{head}\n\n{}", volume_table(status)),
@@ -284,7 +301,12 @@ pub async fn nodes(form: flags::Form, client: &Client) -> anyhow::Result<()> {
     Ok(output::line(output::table(header, rows))?)
 }
 
-fn as_json<'a>(status: &'a ClusterStatus, health: Health, summary: &'a str) -> Status<'a> {
+fn as_json<'a>(
+    status: &'a ClusterStatus,
+    custody: &'a CustodyState,
+    health: Health,
+    summary: &'a str,
+) -> Status<'a> {
     Status {
         health,
         summary,
@@ -294,6 +316,9 @@ fn as_json<'a>(status: &'a ClusterStatus, health: Health, summary: &'a str) -> S
         epoch: status.cluster.epoch.number,
         uptime_ms: status.uptime_ms,
         safe_mode: status.safe_mode,
+        read_only: &status.read_only,
+        journal_trouble: &custody.journal_trouble,
+        quarantined: custody.quarantined,
         replication: status.cluster.replication,
         min_replicas: status.cluster.min_replicas,
         block_bytes: status.cluster.block_bytes,
@@ -370,6 +395,9 @@ fn counts(status: &ClusterStatus) -> String {
             "beware     {} of {}: {}",
             volume.report.directory, server.address, volume.suspicion
         ));
+    }
+    if !status.read_only.is_empty() {
+        lines.push(format!("read-only  {}", status.read_only));
     }
     if status.safe_mode {
         lines.push("just started: repair and deletion wait for the servers' reports".to_owned());
@@ -489,7 +517,12 @@ mod tests {
             }],
             ..ClusterStatus::default()
         };
-        let value = serde_json::json!(as_json(&status, Health::Healthy, "fine"));
+        let value = serde_json::json!(as_json(
+            &status,
+            &CustodyState::default(),
+            Health::Healthy,
+            "fine"
+        ));
         assert_eq!(value["servers"][0]["state"], "alive");
         assert_eq!(value["servers"][0]["volumes"][0]["state"], "serving");
         assert_eq!(value["volumes"][0]["state"], "serving");

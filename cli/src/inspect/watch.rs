@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use blockyard_client::Client;
-use blockyard_wire::types::{ClusterStatus, VolumeId, VolumeReport};
+use blockyard_wire::types::{ClusterStatus, CustodyState, VolumeId, VolumeReport};
 use crossterm::cursor::{Hide, MoveTo, Show};
 use crossterm::style::Print;
 use crossterm::terminal::{self, Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen};
@@ -62,7 +62,7 @@ impl Drop for Screen {
 /// # Errors
 /// The output is gone, or the nameserver does not answer for so long that the client gives up.
 pub async fn status(watch: &flags::Watch, client: &Client) -> anyhow::Result<()> {
-    repeat(watch, client, |status, _| text(status)).await
+    repeat(watch, client, |status, custody, _| text(status, custody)).await
 }
 
 /// Shows what every volume does, the busiest first.
@@ -71,7 +71,7 @@ pub async fn status(watch: &flags::Watch, client: &Client) -> anyhow::Result<()>
 /// As [`status`].
 pub async fn top(flags: flags::Top, client: &Client) -> anyhow::Result<()> {
     let mut last = None;
-    repeat(&flags.watch, client, |status, at| {
+    repeat(&flags.watch, client, |status, _, at| {
         let text = busiest(status, last.as_ref(), at);
         last = Some(Sample::of(status, at));
         text
@@ -82,13 +82,15 @@ pub async fn top(flags: flags::Top, client: &Client) -> anyhow::Result<()> {
 async fn repeat(
     watch: &flags::Watch,
     client: &Client,
-    mut draw: impl FnMut(&ClusterStatus, Instant) -> String,
+    mut draw: impl FnMut(&ClusterStatus, &CustodyState, Instant) -> String,
 ) -> anyhow::Result<()> {
     let screen = Screen::open()?;
     let mut times = watch.times;
     loop {
         let status = client.status().await?;
-        screen.show(&draw(&status, Instant::now()))?;
+        // An older nameserver does not know this call.
+        let custody = client.custody_state().await.unwrap_or_default();
+        screen.show(&draw(&status, &custody, Instant::now()))?;
         if let Some(left) = &mut times {
             *left -= 1;
             if *left == 0 {

@@ -37,7 +37,7 @@ pub(super) fn begin(config: Config, web: Option<PageConfig>) -> Result<(Handle, 
 }
 
 /// The same with an exit code.
-pub(super) fn problem(error: blockyard_nameserver::Error) -> Problem {
+pub fn problem(error: blockyard_nameserver::Error) -> Problem {
     let kind = match error.kind() {
         Kind::Usage => ProblemKind::Invalid,
         Kind::Busy => ProblemKind::Exists,
@@ -89,6 +89,9 @@ pub fn nameserver(flags: flags::Nameserver) -> anyhow::Result<()> {
             listen,
             replication: flags.replication,
             trash_ms: flags.trash.as_millis() as u64,
+            mirror: flags.mirror,
+            snapshots_kept: usize::from(flags.snapshots),
+            adopt: flags.adopt,
             secret,
             ..Config::default()
         };

@@ -338,7 +338,7 @@ impl Client {
     }
 
     /// Runs `work` on the client's thread. Dropping the returned future drops the work there.
-    async fn run<T, F, Fut>(&self, work: F) -> Result<T>
+    pub(crate) async fn run<T, F, Fut>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(Rc<Core>) -> Fut + Send + 'static,

@@ -12,6 +12,7 @@ mod buffers;
 mod channel;
 mod client;
 mod core;
+mod custody;
 mod download;
 mod local;
 mod lookup;
@@ -31,7 +32,7 @@ pub use blockyard_wire::{Problem, ProblemKind, Result, types};
 pub use crate::client::Client;
 pub use crate::local::Local;
 pub use crate::options::{
-    DownloadOptions, Downloaded, ListOptions, Located, Options, Progress, ProgressFn, Removed, UploadOptions,
-    Uploaded,
+    BackupTaken, DownloadOptions, Downloaded, ListOptions, Located, Options, Progress, ProgressFn, Removed,
+    UploadOptions, Uploaded,
 };
 pub use crate::trace::{BlockTrace, GetSpans, HopSpans, ReadTrace, ReadTraceFn, TraceFn};

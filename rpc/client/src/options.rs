@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blockyard_wire::secret::ClusterSecret;
-use blockyard_wire::types::{BlockInfo, FileInfo};
+use blockyard_wire::types::{BlockInfo, ClusterId, Epoch, FileInfo};
 
 use crate::trace::{ReadTraceFn, TraceFn};
 
@@ -138,6 +138,19 @@ pub struct ListOptions {
 pub struct Removed {
     /// Files.
     pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A backup of the nameserver's metadata.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BackupTaken {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The reign that it was taken in.
+    pub epoch: Epoch,
+    /// Files written.
+    pub files: usize,
     /// Their bytes.
     pub bytes: u64,
 }

@@ -104,6 +104,11 @@ impl Session {
         self.cluster
     }
 
+    /// How long one answer may take.
+    pub fn patience(&self) -> Duration {
+        self.options.call_timeout
+    }
+
     /// A fresh name for a mutation.
     pub fn request_id(&self) -> RequestId {
         let number = self.next_request.get();

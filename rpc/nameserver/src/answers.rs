@@ -204,6 +204,7 @@ impl Core {
             repair: self.repair_status(),
             trash_files: state.trash().files(),
             trash_bytes: state.trash().bytes(),
+            read_only: self.read_only.borrow().clone(),
         }
     }
 

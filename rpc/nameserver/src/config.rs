@@ -7,6 +7,7 @@ use blockyard_wire::address::NAMESERVER_PORT;
 use blockyard_wire::secret::ClusterSecret;
 
 use crate::error::Error;
+use crate::snapshot::KEPT_MIN;
 use crate::state::blocks::REPLICATION_MAX;
 
 /// How a nameserver is to run. `Default` serves `127.0.0.1:9000` from `./nameserver`.
@@ -14,6 +15,14 @@ use crate::state::blocks::REPLICATION_MAX;
 pub struct Config {
     /// Its folder: identity, journal, snapshots. Made when it is not there.
     pub dir: PathBuf,
+    /// A second folder, best on another disk, that gets all that the first one gets: each change is durable in both
+    /// before it counts. One that fails is left behind, and brought up to the other at the next start.
+    pub mirror: Option<PathBuf>,
+    /// Snapshots that are kept, the journal from the oldest of them on.
+    pub snapshots_kept: usize,
+    /// Takes the cluster over with the state of a backup: reigns above the highest epoch that a volume has seen, and
+    /// keeps what came after the backup until the operator lets it go.
+    pub adopt: bool,
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Replicas of a block where an upload does not say otherwise.
@@ -67,6 +76,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             dir: "nameserver".into(),
+            mirror: None,
+            snapshots_kept: KEPT_MIN,
+            adopt: false,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, NAMESERVER_PORT)),
             replication: 2,
             min_replicas: 1,
@@ -94,6 +106,13 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The folder, and its mirror.
+    pub(crate) fn dirs(&self) -> Vec<PathBuf> {
+        std::iter::once(self.dir.clone())
+            .chain(self.mirror.clone())
+            .collect()
+    }
+
     /// Refuses what can't work.
     ///
     /// # Errors
@@ -120,6 +139,14 @@ impl Config {
         }
         if self.lease_ms < 100 || self.ticket_ms < 100 {
             return bad("leases and tickets live at least 100 ms".to_owned());
+        }
+        if self.snapshots_kept < KEPT_MIN {
+            return bad(format!(
+                "at least {KEPT_MIN} snapshots are kept: one may turn out to be unreadable"
+            ));
+        }
+        if self.mirror.as_ref() == Some(&self.dir) {
+            return bad(format!("{} can't be its own mirror", self.dir.display()));
         }
         let least = crate::journal::FILE_BYTES_MIN;
         if self.journal_file_bytes < least {

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use blockyard_wire::{Problem, ProblemKind, Result};
 use futures_util::future::{LocalBoxFuture, Shared};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::config::Config;
 use crate::dataserver::Control;
@@ -93,6 +94,17 @@ pub struct Core {
     pub in_flight: Cell<usize>,
     /// Wakes the journal's task.
     pub queue_wake: Notify,
+    /// Why nothing can be changed; empty when it can.
+    pub read_only: RefCell<String>,
+    /// Which of two journal folders has failed, and why; empty when none has.
+    pub journal_trouble: RefCell<String>,
+    /// Folders that hold the whole journal.
+    pub live_dirs: RefCell<Vec<PathBuf>>,
+    /// Those who wait for the journal to begin a new file; they get the sequence of the last one that is closed.
+    rotations: RefCell<VecDeque<oneshot::Sender<Result<u64>>>>,
+    /// Set once the cluster has turned out to have gone on without this nameserver.
+    outranked: RefCell<Option<Problem>>,
+    stand_down: watch::Sender<bool>,
     stopping: Shared<LocalBoxFuture<'static, ()>>,
     registrations: Cell<u64>,
 }
@@ -105,6 +117,7 @@ impl Core {
         keys: Keys,
         address: String,
         state: State,
+        stand_down: watch::Sender<bool>,
         stopping: Shared<LocalBoxFuture<'static, ()>>,
     ) -> Rc<Self> {
         let limits = Limits {
@@ -142,6 +155,12 @@ impl Core {
             queue: RefCell::default(),
             in_flight: Cell::new(0),
             queue_wake: Notify::new(),
+            read_only: RefCell::default(),
+            journal_trouble: RefCell::default(),
+            live_dirs: RefCell::new(config.dirs()),
+            rotations: RefCell::default(),
+            outranked: RefCell::default(),
+            stand_down,
             stopping,
             registrations: Cell::new(0),
             state: RefCell::new(state),
@@ -160,7 +179,38 @@ impl Core {
         self.registrations.get()
     }
 
-    /// Resolves when the nameserver stops.
+    /// Serves nothing from now on: a newer nameserver has been here.
+    pub fn stand_down(&self, problem: Problem) {
+        tracing::error!(%problem, "standing down");
+        self.read_only.replace(problem.message.clone());
+        self.outranked.borrow_mut().get_or_insert(problem);
+        self.stand_down.send_replace(true);
+    }
+
+    /// Why it serves nothing any more.
+    pub fn outranked(&self) -> Option<Problem> {
+        self.outranked.borrow().clone()
+    }
+
+    /// Has the journal begin a new file; the sequence of the one before it, which is not written any more.
+    ///
+    /// # Errors
+    /// `NoSpace` or `Failed` when it can't; `Retry` when the nameserver stops.
+    pub async fn close_file(&self) -> Result<u64> {
+        let (answer, closed) = oneshot::channel();
+        self.rotations.borrow_mut().push_back(answer);
+        self.queue_wake.notify_one();
+        closed
+            .await
+            .unwrap_or_else(|_| Err(Problem::retry("the nameserver is stopping")))
+    }
+
+    /// Who waits for a new file of the journal.
+    pub fn take_rotations(&self) -> VecDeque<oneshot::Sender<Result<u64>>> {
+        self.rotations.take()
+    }
+
+    /// Resolves when the nameserver stops, or stands down.
     pub fn stopping(&self) -> Shared<LocalBoxFuture<'static, ()>> {
         self.stopping.clone()
     }
@@ -186,6 +236,9 @@ impl Core {
     /// What the state says to it; `Busy` when too many wait; `Failed` or `NoSpace` when the journal can't be
     /// written.
     pub async fn propose(&self, command: Command) -> Result<Outcome> {
+        if let Some(problem) = self.outranked() {
+            return Err(problem);
+        }
         {
             let state = self.state.borrow();
             if let Some(outcome) = state.repeated(&command) {
@@ -269,6 +322,15 @@ impl Core {
         let count = fits.count();
         self.in_flight.set(count);
         queue.drain(..count).collect()
+    }
+
+    /// Answers commands that could not be made durable.
+    pub fn refuse(&self, group: Vec<Queued>, problem: &Problem) {
+        self.in_flight.set(0);
+        for queued in group {
+            // Whoever asked may be gone.
+            let _ = queued.answer.send(Err(problem.clone()));
+        }
     }
 
     /// Applies durable commands and answers them.

@@ -44,6 +44,9 @@ pub async fn tick(core: Rc<Core>) {
             );
         }
         core.follow(change).await;
+        if !core.read_only.borrow().is_empty() {
+            continue;
+        }
         for problem in [expire(&core).await, empty_trash(&core).await, reap(&core).await]
             .into_iter()
             .filter_map(Result::err)

@@ -3,6 +3,7 @@
 //! `read_x` gives the plain `X` or a `Problem` of kind `Invalid`; `write_x` fills a builder. Readers are
 //! bounded by the connection's limits (`control::reader_options`), so nothing here needs its own.
 
+mod custody;
 mod lookup;
 mod publish;
 mod status;
@@ -20,6 +21,9 @@ use crate::types::{
     VolumeState,
 };
 
+pub use custody::{
+    read_backup_file, read_custody_state, read_orphan, write_backup_file, write_custody_state, write_orphan,
+};
 pub use lookup::{read_found, read_sought, write_found, write_sought};
 pub use publish::{read_new_file, read_published, write_new_file, write_published};
 pub use status::{
@@ -282,6 +286,7 @@ pub fn read_volume_report(from: data::volume_report::Reader<'_>) -> Result<Volum
         in_flight: from.get_in_flight(),
         io_errors: from.get_io_errors(),
         corrupt_blocks: read_block_ids(from.get_corrupt_blocks().map_err(malformed)?),
+        epoch: read_epoch(from.get_epoch().map_err(malformed)?)?,
     })
 }
 
@@ -307,6 +312,7 @@ pub fn write_volume_report(from: &VolumeReport, mut to: data::volume_report::Bui
     to.set_pool_bytes(from.pool_bytes);
     to.set_in_flight(from.in_flight);
     to.set_io_errors(from.io_errors);
+    write_epoch(&from.epoch, to.reborrow().init_epoch());
     write_block_ids(
         &from.corrupt_blocks,
         to.init_corrupt_blocks(from.corrupt_blocks.len() as u32),

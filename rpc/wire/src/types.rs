@@ -206,6 +206,8 @@ pub struct VolumeReport {
     pub io_errors: u64,
     /// At most 256 damaged blocks, lowest ids first.
     pub corrupt_blocks: Vec<BlockId>,
+    /// The highest epoch that it has seen; number 0 where it has seen none, or does not say.
+    pub epoch: Epoch,
 }
 
 /// What a dataserver tells of itself when it joins.
@@ -541,6 +543,8 @@ pub struct ClusterStatus {
     pub version: String,
     /// Just started: repair and deletion wait for reports.
     pub safe_mode: bool,
+    /// Why nothing can be changed; empty when it can.
+    pub read_only: String,
     /// What repair and balance are doing.
     pub repair: RepairStatus,
     /// Files in the trash, not counted among `files`.
@@ -560,6 +564,39 @@ pub struct Trashed {
     pub at_unix_ms: u64,
     /// Files in it.
     pub files: u64,
+}
+
+/// What the nameserver says of its own data.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct CustodyState {
+    /// Why nothing can be changed; empty when it can.
+    pub read_only: String,
+    /// Which of two journal folders has failed, and why; empty when none has.
+    pub journal_trouble: String,
+    /// Replicas seen of quarantined blocks.
+    pub quarantined: u64,
+    /// The reigns that they may be of.
+    pub quarantined_reigns: u64,
+}
+
+/// A file of a backup.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct BackupFile {
+    /// Its name below the nameserver's folder.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// A block on a volume that nobody knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Orphan {
+    /// The block.
+    pub block: BlockId,
+    /// Milliseconds since it was first seen in this reign.
+    pub age_ms: u64,
+    /// Kept after a restore, until an operator lets it go.
+    pub quarantined: bool,
 }
 
 /// A block that a volume should hold.

@@ -9,6 +9,7 @@ use blockyard_wire::{Problem, ProblemKind, Result, convert};
 
 use super::registration::Registration;
 use super::session::Session;
+use crate::adopt::outranked;
 use crate::core::Core;
 use crate::dataserver::Control;
 use crate::health::Arrival;
@@ -47,6 +48,14 @@ impl Gate {
             ));
         }
         check(&info)?;
+        if let Some(problem) = info
+            .volumes
+            .iter()
+            .find_map(|volume| outranked(core.epoch, volume))
+        {
+            core.stand_down(problem.clone());
+            return Err(problem);
+        }
         self.leave_removed_out(&mut info)?;
         let rows: Vec<_> = info
             .volumes

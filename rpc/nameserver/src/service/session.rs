@@ -7,6 +7,7 @@ use blockyard_wire::ticket::now_unix_ms;
 use blockyard_wire::types::{BlockId, RequestId, VolumeId};
 use blockyard_wire::{Problem, ProblemKind, Result, convert};
 
+use super::custody::Custody;
 use crate::answers::BLOCKS_MAX;
 use crate::core::Core;
 use crate::operate;
@@ -565,6 +566,17 @@ impl session::Server for Session {
         let mut results = results.get();
         results.set_files(files);
         results.set_bytes(bytes);
+        Ok(())
+    }
+
+    async fn custody(
+        self: Rc<Self>,
+        _: session::CustodyParams,
+        mut results: session::CustodyResults,
+    ) -> capnp::Result<()> {
+        results
+            .get()
+            .set_custody(capnp_rpc::new_client(Custody::new(self.core.clone())));
         Ok(())
     }
 }

@@ -252,6 +252,21 @@ pub enum Command {
         /// Of the call.
         request: RequestId,
     },
+    /// A nameserver whose state is older than what volumes hold has taken the cluster over: blocks of these reigns
+    /// that it does not know are kept until an operator lets them go.
+    Adopted {
+        /// The first of the reigns.
+        first_reign: u64,
+        /// The last of them.
+        last_reign: u64,
+        /// Milliseconds since 1970.
+        at_unix_ms: u64,
+    },
+    /// The operator lets go of all that is quarantined.
+    Released {
+        /// Milliseconds since 1970.
+        at_unix_ms: u64,
+    },
 }
 
 impl Command {
@@ -317,5 +332,10 @@ pub enum Outcome {
     Replicated {
         /// How many.
         files: u64,
+    },
+    /// Reigns are no longer quarantined.
+    Released {
+        /// How many.
+        reigns: u64,
     },
 }

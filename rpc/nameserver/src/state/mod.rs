@@ -102,6 +102,8 @@ pub struct State {
     /// The last id given to a version or lease.
     last_id: u64,
     file_bytes: u64,
+    /// First and last reigns of which unknown blocks are kept.
+    quarantine: Vec<(u64, u64)>,
 }
 
 impl State {
@@ -143,6 +145,19 @@ impl State {
     /// The last id given to a version or lease.
     pub fn last_id(&self) -> u64 {
         self.last_id
+    }
+
+    /// Reigns of which unknown blocks are kept, first and last of each run.
+    pub fn quarantine(&self) -> &[(u64, u64)] {
+        &self.quarantine
+    }
+
+    /// Whether `block`, unknown here, is kept until an operator lets it go.
+    pub fn is_quarantined(&self, block: BlockId) -> bool {
+        let reign = u64::from(block.reign());
+        self.quarantine
+            .iter()
+            .any(|(first, last)| (*first..=*last).contains(&reign))
     }
 
     /// Bytes of all files.
@@ -294,6 +309,22 @@ impl State {
                     self.blocks.set_state(*block, *volume, *state);
                 }
                 Ok(Outcome::Done)
+            }
+            Command::Adopted {
+                first_reign,
+                last_reign,
+                ..
+            } => {
+                /// Ids of versions and leases that the reigns in between may have given: none is given again.
+                const SKIPPED_IDS: u64 = 1 << 40;
+                self.quarantine.push((*first_reign, *last_reign));
+                self.last_id = self.last_id.saturating_add(SKIPPED_IDS);
+                Ok(Outcome::Done)
+            }
+            Command::Released { .. } => {
+                let reigns = self.quarantine.iter().map(|(first, last)| last + 1 - first).sum();
+                self.quarantine.clear();
+                Ok(Outcome::Released { reigns })
             }
             Command::Drop { block, volume } => match self.blocks.drop_replica(*block, *volume, true) {
                 true => Ok(Outcome::Done),

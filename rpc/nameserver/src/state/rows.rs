@@ -45,18 +45,20 @@ pub enum Section {
     Tuning = 12,
     /// What lies in the trash.
     Trash = 13,
+    /// Reigns of which unknown blocks are kept.
+    Quarantine = 14,
 }
 
 impl Section {
     /// The section of this number.
     pub fn from_number(number: u32) -> Option<Self> {
         use Section::{
-            Blocks, Condemned, Counters, Duties, Inodes, Leases, OldBlocks, Pending, Requests, Tuning,
-            Versions, Volumes,
+            Blocks, Condemned, Counters, Duties, Inodes, Leases, OldBlocks, Pending, Quarantine, Requests,
+            Trash, Tuning, Versions, Volumes,
         };
         [
             Counters, Volumes, Pending, OldBlocks, Inodes, Versions, Condemned, Leases, Requests, Blocks,
-            Duties, Tuning,
+            Duties, Tuning, Trash, Quarantine,
         ]
         .into_iter()
         .find(|section| *section as u32 == number)
@@ -160,6 +162,7 @@ impl State {
         );
         section!(Tuning, [self.tuning]);
         section!(Trash, self.trash.entries());
+        section!(Quarantine, &self.quarantine);
         Ok(())
     }
 
@@ -294,6 +297,7 @@ impl Reader {
                 let (request, outcome): (RequestId, Outcome) = take(left)?;
                 state.requests.insert(request, outcome);
             }
+            Section::Quarantine => state.quarantine.push(take(left)?),
         }
         Ok(())
     }

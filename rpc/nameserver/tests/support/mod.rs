@@ -17,8 +17,8 @@ use blockyard_wire::frame::Role;
 use blockyard_wire::secret::ClusterSecret;
 use blockyard_wire::ticket::{Claim, Keys, Operation, now_unix_ms};
 use blockyard_wire::types::{
-    AddedBlock, BlockId, BlockInfo, ClusterId, ClusterStatus, Duty, FileInfo, Incarnation, NewBlock, Replica,
-    ReplicaState, RequestId, ServerInfo, Sought, Tuning, VolumeId, VolumeReport, VolumeStatus,
+    AddedBlock, BlockId, BlockInfo, ClusterId, ClusterStatus, Duty, Epoch, FileInfo, Incarnation, NewBlock,
+    Replica, ReplicaState, RequestId, ServerInfo, Sought, Tuning, VolumeId, VolumeReport, VolumeStatus,
 };
 use blockyard_wire::{Problem, Result, control, convert};
 
@@ -36,7 +36,7 @@ pub fn config(dir: &Path, secret: &ClusterSecret) -> Config {
         show_damage_ms: 200,
         secret: Some(secret.clone()),
         seed: Some(1),
-        journal_file_bytes: 2 << 20,
+        journal_file_bytes: 3 << 20,
         ..Config::default()
     }
 }
@@ -339,6 +339,8 @@ pub struct Node {
     pub replica_bytes: Cell<u64>,
     /// How often it was opened.
     pub generation: Cell<u64>,
+    /// The highest epoch that it says it has seen.
+    pub epoch: Cell<Epoch>,
 }
 
 /// A task that ends with its owner.
@@ -511,6 +513,7 @@ impl Node {
             capacity_bytes: Cell::new(1 << 40),
             replica_bytes: Cell::new(0),
             generation: Cell::new(1),
+            epoch: Cell::default(),
         })
     }
 
@@ -525,6 +528,7 @@ impl Node {
             used_bytes,
             free_bytes: self.capacity_bytes.get() - used_bytes,
             replicas: self.replicas.borrow().len() as u64,
+            epoch: self.epoch.get(),
             ..VolumeReport::default()
         }
     }
@@ -582,5 +586,26 @@ impl Server {
             registration: Some(registration),
             tasks: vec![driver, beat],
         })
+    }
+}
+
+/// Copies files as they are; one that goes in the meantime has been replaced by a newer one.
+pub fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    // The journal first, its newest file before the older ones: what is removed meanwhile is the oldest, and is
+    // held by a snapshot that is still to be copied.
+    for folder in ["journal", "."] {
+        std::fs::create_dir_all(to.join(folder)).unwrap();
+        let entries = std::fs::read_dir(from.join(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap());
+        let mut files: Vec<_> = entries
+            .filter(|entry| entry.file_type().is_ok_and(|t| t.is_file()))
+            .collect();
+        files.sort_by_key(|file| std::cmp::Reverse(file.file_name()));
+        for file in files {
+            if let Err(error) = std::fs::copy(file.path(), to.join(folder).join(file.file_name())) {
+                assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+            }
+        }
     }
 }

@@ -198,6 +198,7 @@ pub fn read_cluster_status(from: name::cluster_status::Reader<'_>) -> Result<Clu
         pending_deletes: from.get_pending_deletes(),
         version: text(from.get_version())?,
         safe_mode: from.get_safe_mode(),
+        read_only: text(from.get_read_only())?,
         repair: read_repair(from.get_repair().map_err(malformed)?)?,
         trash_files: from.get_trash_files(),
         trash_bytes: from.get_trash_bytes(),
@@ -226,6 +227,7 @@ pub fn write_cluster_status(from: &ClusterStatus, mut to: name::cluster_status::
     to.set_pending_deletes(from.pending_deletes);
     to.set_version(&from.version);
     to.set_safe_mode(from.safe_mode);
+    to.set_read_only(&from.read_only);
     write_repair(&from.repair, to.reborrow().init_repair());
     to.set_trash_files(from.trash_files);
     to.set_trash_bytes(from.trash_bytes);
