@@ -47,6 +47,39 @@ fn without_room_nothing_is_changed_all_is_read_and_it_heals() {
 }
 
 #[test]
+fn a_start_without_room_reads_and_begins_its_reign_later() {
+    let mut cluster = Cluster::start(2);
+    let bytes = cluster.upload_random("file", BLOCK + 1);
+    cluster.nameserver = None;
+    // Less than a file of the journal.
+    cluster.nameserver_file_kib = Some(1024);
+    cluster.start_nameserver();
+    let status = cluster.wait_for_status("it says so", |status| status["read_only"] != "");
+    assert_eq!(status["epoch"], 1, "it reigns no longer, and not yet again");
+    cluster.wait_for_servers(2);
+    cluster.expect("/file", &bytes);
+    for args in [
+        &["mkdir", "/new"][..],
+        &["upload", "file", "/other"],
+        &["rm", "/file"],
+    ] {
+        let message = cluster.fails(1, args);
+        assert!(message.contains("read-only"), "{message}");
+    }
+    limit_files(&cluster, None);
+    let status = cluster.wait_for_status("it heals", |status| status["read_only"] == "");
+    assert_eq!(status["epoch"], 2);
+    cluster.ok(&["upload", "file", "/other"]);
+    cluster.expect("/other", &bytes);
+    cluster.nameserver_file_kib = None;
+    cluster.nameserver.take().unwrap().kill();
+    cluster.start_nameserver();
+    cluster.wait_for_servers(2);
+    cluster.expect("/other", &bytes);
+    fsck(&cluster, 0, &["--repair"]);
+}
+
+#[test]
 fn a_backup_is_restored_and_takes_the_cluster_over() {
     let mut cluster = Cluster::start(2);
     let before = cluster.upload_random("before", BLOCK + 5);

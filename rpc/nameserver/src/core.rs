@@ -46,8 +46,6 @@ pub struct Core {
     pub config: Config,
     /// Its cluster.
     pub cluster: ClusterId,
-    /// Its reign.
-    pub epoch: Epoch,
     /// Signs tickets and checks proofs.
     pub keys: Keys,
     /// `HOST:PORT` it listens on.
@@ -96,6 +94,11 @@ pub struct Core {
     pub queue_wake: Notify,
     /// Why nothing can be changed; empty when it can.
     pub read_only: RefCell<String>,
+    /// What that is for a caller.
+    pub read_only_kind: Cell<ProblemKind>,
+    /// The commands that begin the reign, while there is no room for them: until then files are read under the reign
+    /// before, and nothing else.
+    pub begin: RefCell<Vec<Command>>,
     /// Which of two journal folders has failed, and why; empty when none has.
     pub journal_trouble: RefCell<String>,
     /// Folders that hold the whole journal.
@@ -131,7 +134,6 @@ impl Core {
         let uploads = Uploads::new(&state, u64::from(config.lease_ms), config.leases_max);
         Rc::new(Self {
             cluster,
-            epoch: state.epoch(),
             keys,
             address,
             started: Instant::now(),
@@ -156,6 +158,8 @@ impl Core {
             in_flight: Cell::new(0),
             queue_wake: Notify::new(),
             read_only: RefCell::default(),
+            read_only_kind: Cell::new(ProblemKind::Failed),
+            begin: RefCell::default(),
             journal_trouble: RefCell::default(),
             live_dirs: RefCell::new(config.dirs()),
             rotations: RefCell::default(),
@@ -179,10 +183,57 @@ impl Core {
         self.registrations.get()
     }
 
+    /// Its reign.
+    pub fn epoch(&self) -> Epoch {
+        self.state.borrow().epoch()
+    }
+
+    /// Whether anything can be changed.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn writable(&self) -> Result<()> {
+        if let Some(problem) = self.outranked() {
+            return Err(problem);
+        }
+        match &*self.read_only.borrow() {
+            why if why.is_empty() => Ok(()),
+            why => Err(Problem::new(self.read_only_kind.get(), why.clone())),
+        }
+    }
+
+    /// Nothing can be changed for now, or for good.
+    pub fn set_read_only(&self, problem: &Problem) {
+        if *self.read_only.borrow() != problem.message {
+            tracing::error!(%problem, "read-only");
+            self.read_only.replace(problem.message.clone());
+            self.read_only_kind.set(problem.kind);
+        }
+    }
+
+    /// The reign that had no room to begin has begun: its commands are durable.
+    pub fn reign(&self) -> Result<()> {
+        let begin = self.begin.take();
+        let mut state = self.state.borrow_mut();
+        for command in &begin {
+            state.apply(command)?;
+        }
+        // No id was given out before.
+        let mut uploads = Uploads::new(&state, u64::from(self.config.lease_ms), self.config.leases_max);
+        let now_ms = self.now_ms();
+        state
+            .leases()
+            .keys()
+            .for_each(|lease| uploads.renew(*lease, now_ms));
+        self.uploads.replace(uploads);
+        tracing::info!(epoch = state.epoch().number, "there is room: the reign begins");
+        Ok(())
+    }
+
     /// Serves nothing from now on: a newer nameserver has been here.
     pub fn stand_down(&self, problem: Problem) {
         tracing::error!(%problem, "standing down");
-        self.read_only.replace(problem.message.clone());
+        self.set_read_only(&problem);
         self.outranked.borrow_mut().get_or_insert(problem);
         self.stand_down.send_replace(true);
     }
@@ -219,7 +270,7 @@ impl Core {
     pub fn info(&self) -> ClusterInfo {
         ClusterInfo {
             cluster: self.cluster,
-            epoch: self.epoch,
+            epoch: self.epoch(),
             replication: self.config.replication,
             min_replicas: self.config.min_replicas,
             block_bytes: BLOCK_BYTES_MAX as u32,
@@ -236,8 +287,8 @@ impl Core {
     /// What the state says to it; `Busy` when too many wait; `Failed` or `NoSpace` when the journal can't be
     /// written.
     pub async fn propose(&self, command: Command) -> Result<Outcome> {
-        if let Some(problem) = self.outranked() {
-            return Err(problem);
+        if self.outranked().is_some() || !self.begin.borrow().is_empty() {
+            self.writable()?;
         }
         {
             let state = self.state.borrow();

@@ -390,4 +390,6 @@ fn random_seed() -> u32 {
 }
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 pub(crate) mod tests;

@@ -60,6 +60,9 @@ pub async fn tick(core: Rc<Core>) {
 }
 
 fn leave_safe_mode(core: &Core) {
+    if !core.read_only.borrow().is_empty() {
+        return;
+    }
     let waited = core.now_ms() >= core.config.safe_mode_ms;
     if core.safe_mode.get() && (waited || core.health.borrow().is_complete()) {
         core.safe_mode.set(false);
@@ -162,7 +165,8 @@ pub async fn delete(core: Rc<Core>) {
     let pauses = Rc::new(RefCell::new(BTreeMap::<VolumeIndex, u64>::new()));
     loop {
         core.delete_wake.notified().await;
-        if core.safe_mode.get() {
+        // What can't be journaled as done would be done again and again.
+        if core.safe_mode.get() || !core.read_only.borrow().is_empty() {
             continue;
         }
         let now_ms = core.now_ms();

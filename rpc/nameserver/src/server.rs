@@ -224,15 +224,23 @@ async fn run(
     );
     journal.forget_bytes(tail.bytes);
     let encoded: Vec<_> = begin.iter().map(crate::journal::encode_command).collect();
-    journal.append(number, &encoded).await.map_err(|refused| {
-        let (Refused::NoSpace(why) | Refused::Latched(why)) = refused;
-        Error::Io {
-            doing: "cannot begin to reign".to_owned(),
-            source: std::io::Error::other(why),
+    let waits = match journal.append(number, &encoded).await {
+        Ok(()) => None,
+        // Files can be read meanwhile, where there are any and nothing is to be taken over.
+        Err(refused @ Refused::NoSpace(_)) if !adopt && state.epoch().number > 0 => {
+            Some(writer::problem(&refused))
         }
-    })?;
-    for command in &begin {
-        state.apply(command)?;
+        Err(Refused::NoSpace(why) | Refused::Latched(why)) => {
+            return Err(Error::Io {
+                doing: "cannot begin to reign".to_owned(),
+                source: std::io::Error::other(why),
+            });
+        }
+    };
+    if waits.is_none() {
+        for command in &begin {
+            state.apply(command)?;
+        }
     }
     if adopt {
         store::forget_restored(&store.dirs)?;
@@ -259,6 +267,10 @@ async fn run(
         stand_down,
         stopping.clone(),
     );
+    if let Some(problem) = &waits {
+        core.set_read_only(problem);
+        core.begin.replace(begin);
+    }
     let tasks = [
         tokio::task::spawn_local(service::serve(core.clone(), listener, secret.clone())),
         tokio::task::spawn_local(maintenance::tick(core.clone())),
@@ -267,7 +279,8 @@ async fn run(
     ];
     let page = tokio::task::spawn_local(page(View::new(core.clone())));
     let writing = tokio::task::spawn_local(writer::run(core.clone(), journal, tail.files));
-    tracing::info!(%address, %cluster, epoch = number, "the nameserver is listening");
+    let epoch = core.epoch().number;
+    tracing::info!(%address, %cluster, epoch, "the nameserver is listening");
     if let Some(ready) = ready {
         ready(told);
     }

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::error::Error;
+use crate::journal::encode_command;
 use crate::log::{Journal, Log, Refused};
+use crate::state::Command;
 use crate::store::Store;
 
 /// Files that a start reads at the most, however little is in them.
@@ -40,7 +42,10 @@ pub async fn run<L: Log>(core: Rc<Core>, mut journal: Journal<L>, files: u64) ->
         not_before: None,
     };
     // While there is no room: when to look again, and what is said until then.
-    let mut no_room: Option<(Instant, Problem)> = None;
+    let mut no_room = match core.writable() {
+        Err(problem) if !core.begin.borrow().is_empty() => Some((Instant::now() + ROOM_PAUSE, problem)),
+        _ => None,
+    };
     let stopping = core.stopping();
     loop {
         for waiting in core.take_rotations() {
@@ -61,10 +66,10 @@ pub async fn run<L: Log>(core: Rc<Core>, mut journal: Journal<L>, files: u64) ->
             tokio::select! {
                 () = core.queue_wake.notified() => {}
                 () = look_again => {
-                    let made = journal.rotate().await;
+                    let made = make_room(&core, &mut journal).await;
                     snapshots.files += u64::from(made.is_ok());
                     tell_of_folders(&core, &journal);
-                    no_room = tell(&core, made.map(|_| ()));
+                    no_room = tell(&core, made);
                 }
                 () = stopping.clone() => break,
             }
@@ -77,7 +82,7 @@ pub async fn run<L: Log>(core: Rc<Core>, mut journal: Journal<L>, files: u64) ->
             continue;
         }
         let encoded: Vec<_> = group.iter().map(|queued| queued.encoded.clone()).collect();
-        let written = journal.append(core.epoch.number, &encoded).await;
+        let written = journal.append(core.epoch().number, &encoded).await;
         tell_of_folders(&core, &journal);
         no_room = tell(&core, written.clone());
         match written {
@@ -93,6 +98,22 @@ pub async fn run<L: Log>(core: Rc<Core>, mut journal: Journal<L>, files: u64) ->
         let _ = running.await;
     }
     journal
+}
+
+/// Tries whether there is room again: for what begins the reign, where that is still to be written, or for a file.
+async fn make_room<L: Log>(core: &Core, journal: &mut Journal<L>) -> Result<(), Refused> {
+    let begin = core.begin.borrow().clone();
+    let reign = begin.iter().find_map(|command| match command {
+        Command::Reign { epoch, .. } => Some(epoch.number),
+        _ => None,
+    });
+    let Some(number) = reign else {
+        return journal.rotate().await.map(|_| ());
+    };
+    let encoded: Vec<_> = begin.iter().map(encode_command).collect();
+    journal.append(number, &encoded).await?;
+    core.reign()
+        .map_err(|problem| Refused::Latched(format!("the reign can't begin: {problem}")))
 }
 
 /// Tells the core which folders hold the whole journal.
@@ -116,10 +137,7 @@ fn tell(core: &Core, written: Result<(), Refused>) -> Option<(Instant, Problem)>
         Err(refused) => refused,
     };
     let problem = problem(&refused);
-    if *core.read_only.borrow() != problem.message {
-        tracing::error!(%problem, "read-only");
-        core.read_only.replace(problem.message.clone());
-    }
+    core.set_read_only(&problem);
     matches!(refused, Refused::NoSpace(_)).then(|| (Instant::now() + ROOM_PAUSE, problem))
 }
 
@@ -159,7 +177,8 @@ impl Snapshots {
     }
 }
 
-fn problem(refused: &Refused) -> Problem {
+/// What a refusal is for whoever wanted a change.
+pub fn problem(refused: &Refused) -> Problem {
     match refused {
         Refused::NoSpace(why) => Problem::new(
             ProblemKind::NoSpace,

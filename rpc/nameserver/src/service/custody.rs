@@ -165,7 +165,7 @@ impl backup::Server for Backup {
     ) -> capnp::Result<()> {
         let mut results = results.get();
         convert::write_id(&self.core.cluster.0, results.reborrow().init_cluster());
-        convert::write_epoch(&self.core.epoch, results.reborrow().init_epoch());
+        convert::write_epoch(&self.core.epoch(), results.reborrow().init_epoch());
         let files = &self.pinned.files;
         convert::write_list(
             files,

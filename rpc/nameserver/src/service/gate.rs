@@ -51,7 +51,7 @@ impl Gate {
         if let Some(problem) = info
             .volumes
             .iter()
-            .find_map(|volume| outranked(core.epoch, volume))
+            .find_map(|volume| outranked(core.epoch(), volume))
         {
             core.stand_down(problem.clone());
             return Err(problem);
@@ -111,7 +111,7 @@ impl Gate {
             .borrow()
             .may_join(&info.address, &indices, core.now_ms())?;
         let number = core.next_registration();
-        let control = Control::new(number, indices.iter().copied().collect(), client, core.epoch);
+        let control = Control::new(number, indices.iter().copied().collect(), client, core.epoch());
         let control = Rc::new(control);
         core.controls
             .borrow_mut()

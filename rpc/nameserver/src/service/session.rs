@@ -238,6 +238,8 @@ impl session::Server for Session {
     ) -> capnp::Result<()> {
         let params = params.get()?;
         let avoid = avoided(params.get_avoid()?)?;
+        // What is written now could not be published.
+        self.core.writable()?;
         let blocks = self
             .core
             .allocate(params.get_lease(), params.get_count(), &avoid)?;
@@ -309,6 +311,7 @@ impl session::Server for Session {
     ) -> capnp::Result<()> {
         let params = params.get()?;
         let avoid = avoided(params.get_avoid()?)?;
+        self.core.writable()?;
         let blocks = self
             .core
             .reserve(params.get_replication(), params.get_count(), &avoid)?;
