@@ -17,6 +17,7 @@ use crate::options::{
     DownloadOptions, Downloaded, ListOptions, Located, Options, Removed, UploadOptions, Uploaded,
 };
 use crate::read;
+use crate::statistics::Statistics;
 
 /// Calls waiting for the client's thread at the most; further callers wait.
 const JOBS_MAX: usize = 256;
@@ -262,6 +263,14 @@ impl Client {
     pub async fn locate(&self, block: BlockId) -> Result<Located> {
         self.run(move |core| async move { core.session.locate(block).await })
             .await
+    }
+
+    /// What this client has counted since it was connected.
+    ///
+    /// # Errors
+    /// None but that the client has stopped.
+    pub async fn statistics(&self) -> Result<Statistics> {
+        self.run(|core| async move { Ok(core.statistics()) }).await
     }
 
     /// Runs `work` on the client's thread. Dropping the returned future drops the work there.

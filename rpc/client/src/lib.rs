@@ -13,15 +13,20 @@ mod channel;
 mod client;
 mod core;
 mod download;
+mod hedge;
+mod hops;
 mod local;
 mod lookup;
 mod options;
+mod pace;
 mod pages;
+mod places;
 mod put;
 mod read;
 mod session;
 mod short;
 mod source;
+mod statistics;
 mod trace;
 mod upload;
 
@@ -34,4 +39,5 @@ pub use crate::options::{
     DownloadOptions, Downloaded, ListOptions, Located, Options, Progress, ProgressFn, Removed, UploadOptions,
     Uploaded,
 };
+pub use crate::statistics::{Statistics, VolumeStatistics};
 pub use crate::trace::{BlockTrace, GetSpans, HopSpans, ReadTrace, ReadTraceFn, TraceFn};

@@ -35,6 +35,7 @@ pub async fn run(channel: &Channel, output: OwnedWriteHalf) -> Problem {
             if let Err(error) = write_some(&output, &mut parts).await {
                 return Problem::from(error).context(format!("sending to {}", channel.address));
             }
+            channel.write();
             moving.iter().for_each(|put| put.sent());
         }
         moving.clear();
