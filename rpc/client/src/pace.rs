@@ -46,14 +46,12 @@ const VOLUMES_MAX: usize = 4096;
 
 /// Requests of three sizes take so differently long that each is a class of its own.
 pub const SIZES: usize = 3;
+/// Between single units and whole blocks.
+const MEDIUM_BYTES: usize = 16 * UNIT_BYTES;
 
 /// The class of a size.
 pub fn size_class(bytes: usize) -> usize {
-    match bytes {
-        ..=UNIT_BYTES => 0,
-        ..=0x10_0000 => 1,
-        _ => 2,
-    }
+    usize::from(bytes > UNIT_BYTES) + usize::from(bytes > MEDIUM_BYTES)
 }
 
 /// The usual time of something, of late.
