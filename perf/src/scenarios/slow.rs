@@ -93,7 +93,7 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     context.check_space(u64::from(REPLICAS) * bytes + DATASERVERS as u64 * (2 << 30))?;
     let pool = Pool::new(POOL_BYTES);
     on_cluster(context, shape, async |context, nodes| {
-        let clients = clients(nodes, 1).await?;
+        let first = clients(nodes, 1).await?;
         let plan: Vec<Planned> = (0..FILES)
             .map(|number| Planned {
                 path: format!("/slow/{number}"),
@@ -102,9 +102,9 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
             })
             .collect();
         for some in plan.chunks(4) {
-            transfer::upload(&clients, &pool, some).await?;
+            transfer::upload(&first, &pool, some).await?;
         }
-        let work = Work::new(nodes, &clients[0], &pool, &plan, context.flags.quick).await?;
+        close(first).await;
         for round in 1..=context.flags.rounds() {
             for case in &mut cases {
                 let name = case.pulses.map_or("healthy", |pulses| pulses.name);
@@ -112,10 +112,13 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
                     "round {round} of {}: {name}",
                     context.flags.rounds()
                 ));
+                // One that has learned nothing yet, least of all from the case before.
+                let fresh = clients(nodes, 1).await?;
+                let work = Work::new(nodes, &fresh[0], &pool, &plan, context.flags.quick).await?;
                 case.measure(&work).await?;
+                close(fresh).await;
             }
         }
-        close(clients).await;
         Ok(())
     })?;
     let healthy = Case {

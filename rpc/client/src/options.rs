@@ -33,8 +33,9 @@ pub struct Options {
     pub read_stall: Duration,
     /// A write without any progress for so long is tried with other volumes.
     pub write_stall: Duration,
-    /// A volume that gives no sign of life for so long, though it was asked for one, is left for others. Longer than
-    /// what a dataserver gives its neighbour, so that the one to blame is named by the one beside it.
+    /// A volume that gives no sign of life for so long, though it was asked for one, is left for others; nor does
+    /// connecting to one take longer. More than a dataserver gives its neighbour, so that the one to blame is named by
+    /// the one beside it.
     pub silence: Duration,
     /// Where the client is: of replicas that are not on its own host it prefers those of its zone.
     pub zone: Option<String>,
@@ -49,12 +50,12 @@ impl Options {
             blocks_in_flight: 4,
             uploads_in_flight: 8,
             downloads_in_flight: 12,
-            connect_timeout: Duration::from_secs(3),
+            connect_timeout: Duration::from_secs(5),
             call_timeout: Duration::from_secs(20),
             retry_for: Duration::from_secs(30),
             read_stall: Duration::from_secs(5),
             write_stall: Duration::from_secs(20),
-            silence: Duration::from_secs(3),
+            silence: Duration::from_millis(3500),
             zone: None,
         }
     }

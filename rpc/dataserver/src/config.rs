@@ -115,10 +115,10 @@ impl Default for Deadlines {
     fn default() -> Self {
         Self {
             hello_ms: 10_000,
-            connect_ms: 2_000,
+            connect_ms: 2_500,
             buffer_ms: 15_000,
             progress_ms: 30_000,
-            silence_ms: 2_000,
+            silence_ms: 2_500,
             answer_ms: 30_000,
             stop_ms: 5_000,
             idle_ms: 600_000,

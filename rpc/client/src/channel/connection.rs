@@ -118,8 +118,11 @@ impl Channel {
         self.wrote.get()
     }
 
-    pub fn write(&self) {
-        self.wrote.set(Instant::now());
+    /// The socket has taken bytes now.
+    pub fn write(&self) -> Instant {
+        let now = Instant::now();
+        self.wrote.set(now);
+        now
     }
 
     /// Asks the peer whether it is there, before all that waits to be sent.

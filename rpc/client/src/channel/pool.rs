@@ -48,7 +48,8 @@ impl Channels {
         Self {
             secret: options.secret.clone(),
             cluster,
-            connect_timeout: options.connect_timeout,
+            // There may be another volume; there is no other nameserver to turn to as quickly.
+            connect_timeout: options.connect_timeout.min(options.silence),
             places: RefCell::default(),
         }
     }

@@ -40,9 +40,8 @@ impl PutState {
         self.progress.set(Instant::now());
     }
 
-    /// Bytes of it have gone to the socket.
-    pub fn sent(&self) {
-        let now = Instant::now();
+    /// Bytes of it have gone to the socket now.
+    pub fn sent(&self, now: Instant) {
         self.progress.set(now);
         self.sent_at.set(Some(now));
     }

@@ -172,9 +172,12 @@ impl Heads {
             match input.try_read_vectored(&mut into) {
                 Ok(0) => return Err(closed()),
                 Ok(read) => {
-                    channel.hear();
                     filled += read.min(rest);
                     self.end = read.saturating_sub(rest);
+                    if filled < payload.len() {
+                        // Of a long payload over a slow line each part is a sign of life.
+                        channel.hear();
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
