@@ -67,7 +67,7 @@ pub async fn fetch(
     }
     let waiting = core.reads.late(first.hop.volume);
     let rival = loop {
-        if let Some(rival) = take_rival(core, left) {
+        if let Some(rival) = take_rival(core, first.hop.volume, left) {
             break rival;
         }
         let again = Instant::now() + LATE_MIN;
@@ -135,9 +135,11 @@ async fn late(core: &Core, class: usize, begun: Instant, answered: &Cell<bool>) 
     }
 }
 
-/// Another replica against which nothing speaks, if the budget has one more read.
-fn take_rival(core: &Core, left: &mut VecDeque<Location>) -> Option<Location> {
-    let at = left.iter().position(|replica| places::is_sound(core, replica))?;
+/// Another replica that may do better, if the budget has one more read.
+fn take_rival(core: &Core, first: VolumeId, left: &mut VecDeque<Location>) -> Option<Location> {
+    let at = left
+        .iter()
+        .position(|replica| places::may_rescue(core, first, replica))?;
     if core.hedges.spend() {
         left.remove(at)
     } else {

@@ -196,14 +196,29 @@ impl Paces {
         self.behind.get() > 0
     }
 
-    /// Whether `volume` is slow, or has a request that is late at this moment.
-    pub fn is_behind(&self, volume: VolumeId) -> bool {
+    /// How far `volume` is behind: 0 where it is neither slow nor has a request that is late at this moment, more for
+    /// slower ones, most for those with late requests.
+    pub fn behind(&self, volume: VolumeId) -> u32 {
+        if self.behind.get() == 0 {
+            return 0;
+        }
+        let volumes = self.volumes.borrow();
+        let Some(pace) = volumes.get(&volume) else {
+            return 0;
+        };
+        // The score is at most RATIO_MAX.
+        let slow = pace.slow.map_or(0, |_| 1 + (pace.score * 4.0) as u32);
+        slow + pace.late.min(1000) * 1000
+    }
+
+    /// Whether `volume` has a request that is late at this moment.
+    pub fn is_late(&self, volume: VolumeId) -> bool {
         self.behind.get() > 0
             && self
                 .volumes
                 .borrow()
                 .get(&volume)
-                .is_some_and(|pace| pace.slow.is_some() || pace.late > 0)
+                .is_some_and(|pace| pace.late > 0)
     }
 
     /// Whether `volume` is slow.
@@ -459,7 +474,7 @@ mod tests {
         for _ in 0..50 {
             ids.iter().for_each(|id| paces.took(*id, 0, 5 * MS, now));
         }
-        assert!(ids.iter().all(|id| !paces.is_behind(*id)));
+        assert!(ids.iter().all(|id| paces.behind(*id) == 0));
         // All take ten times as long: one busy disk under all of them.
         for _ in 0..5 {
             ids.iter().rev().for_each(|id| paces.took(*id, 0, 50 * MS, now));
@@ -518,7 +533,7 @@ mod tests {
             paces.took(ids[0], 0, MS, now);
             paces.end_probe(ids[0], now);
         }
-        assert!(!paces.is_behind(ids[0]) && !paces.begin_probe(ids[0], every, now + every));
+        assert!(paces.behind(ids[0]) == 0 && !paces.begin_probe(ids[0], every, now + every));
     }
 
     #[test]
@@ -558,9 +573,11 @@ mod tests {
         let (paces, ids) = (paces(), volumes(2));
         let (first, second) = (paces.late(ids[0]), paces.late(ids[0]));
         drop(first);
-        assert!(paces.is_behind(ids[0]) && !paces.is_slow(ids[0]) && !paces.is_behind(ids[1]));
+        assert!(paces.is_late(ids[0]) && !paces.is_slow(ids[0]) && paces.behind(ids[1]) == 0);
+        paces.hung(ids[1], Instant::now());
+        assert!(paces.behind(ids[0]) > paces.behind(ids[1]) && paces.behind(ids[1]) > 0);
         drop(second);
-        assert!(!paces.is_behind(ids[0]));
+        assert_eq!(paces.behind(ids[0]), 0);
     }
 
     #[test]

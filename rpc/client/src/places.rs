@@ -81,7 +81,7 @@ pub fn order(core: &Core, replicas: &[Location]) -> Vec<Location> {
         (
             !replica.live,
             core.places.is_shunned(hop.volume),
-            core.reads.is_behind(hop.volume),
+            core.reads.behind(hop.volume),
             core.places.distance(replica),
             core.channels.load(&hop.address),
         )
@@ -89,10 +89,12 @@ pub fn order(core: &Core, replicas: &[Location]) -> Vec<Location> {
     order
 }
 
-/// Whether nothing speaks against asking this replica now.
-pub fn is_sound(core: &Core, replica: &Location) -> bool {
+/// Whether a read that is late at `first` may do better here: at a volume that is not slow, unless `first` is slow too,
+/// and that has no late request at this moment.
+pub fn may_rescue(core: &Core, first: VolumeId, replica: &Location) -> bool {
     let volume = replica.hop.volume;
-    replica.live && !core.places.is_shunned(volume) && !core.reads.is_behind(volume)
+    let slow = core.reads.is_slow(volume) && !core.reads.is_slow(first);
+    replica.live && !core.places.is_shunned(volume) && !slow && !core.reads.is_late(volume)
 }
 
 #[cfg(test)]

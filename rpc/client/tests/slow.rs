@@ -226,3 +226,24 @@ async fn a_slow_replica_is_better_than_none() {
         "{avoided:?}"
     );
 }
+
+#[tokio::test]
+async fn a_volume_that_says_no_hello_is_overtaken_too() {
+    let cluster = Cluster::new(2);
+    let (client, data) = (cluster.client().await, random_bytes(64 << 10));
+    let mut block = one_block(&client, &data).await;
+    // Its kernel takes connections for a stopped process.
+    let stopped = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    block.replicas[0].hop.address = stopped.local_addr().unwrap().to_string();
+    let reads = (0..8).map(|_| client.read_block(&block));
+    for read in futures_util::future::join_all(reads).await {
+        assert!(read.unwrap() == data);
+    }
+    // None of them waited until connecting was given up.
+    let statistics = client.statistics().await.unwrap();
+    assert_eq!(
+        (statistics.hedged, statistics.hedges_won),
+        (8, 8),
+        "{statistics:?}"
+    );
+}
