@@ -19,6 +19,7 @@ use crate::options::{
     DownloadOptions, Downloaded, ListOptions, Located, Options, Removed, UploadOptions, Uploaded,
 };
 use crate::read;
+use crate::statistics::Statistics;
 
 /// Calls waiting for the client's thread at the most; further callers wait.
 const JOBS_MAX: usize = 256;
@@ -335,6 +336,14 @@ impl Client {
     pub async fn tune(&self, tuning: Tuning) -> Result<()> {
         self.run(move |core| async move { core.session.tune(tuning).await })
             .await
+    }
+
+    /// What this client has counted since it was connected.
+    ///
+    /// # Errors
+    /// None but that the client has stopped.
+    pub async fn statistics(&self) -> Result<Statistics> {
+        self.run(|core| async move { Ok(core.statistics()) }).await
     }
 
     /// Runs `work` on the client's thread. Dropping the returned future drops the work there.

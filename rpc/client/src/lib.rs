@@ -14,15 +14,20 @@ mod client;
 mod core;
 mod custody;
 mod download;
+mod hedge;
+mod hops;
 mod local;
 mod lookup;
 mod options;
+mod pace;
 mod pages;
+mod places;
 mod put;
 mod read;
 mod session;
 mod short;
 mod source;
+mod statistics;
 mod trace;
 mod upload;
 
@@ -35,4 +40,5 @@ pub use crate::options::{
     BackupTaken, DownloadOptions, Downloaded, ListOptions, Located, Options, Progress, ProgressFn, Removed,
     UploadOptions, Uploaded,
 };
+pub use crate::statistics::{Statistics, VolumeStatistics};
 pub use crate::trace::{BlockTrace, GetSpans, HopSpans, ReadTrace, ReadTraceFn, TraceFn};

@@ -31,9 +31,14 @@ pub struct Options {
     pub retry_for: Duration,
     /// A read without a byte for so long is tried at another replica.
     pub read_stall: Duration,
-    /// A write without any progress for so long is tried with other volumes. Longer than what a
-    /// dataserver gives its successor, so that the one to blame is named by its neighbour.
+    /// A write without any progress for so long is tried with other volumes.
     pub write_stall: Duration,
+    /// A volume that gives no sign of life for so long, though it was asked for one, is left for others; nor does
+    /// connecting to one take longer. More than a dataserver gives its neighbour, so that the one to blame is named by
+    /// the one beside it.
+    pub silence: Duration,
+    /// Where the client is: of replicas that are not on its own host it prefers those of its zone.
+    pub zone: Option<String>,
 }
 
 impl Options {
@@ -50,6 +55,8 @@ impl Options {
             retry_for: Duration::from_secs(30),
             read_stall: Duration::from_secs(5),
             write_stall: Duration::from_secs(20),
+            silence: Duration::from_millis(3500),
+            zone: None,
         }
     }
 }
