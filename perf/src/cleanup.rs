@@ -123,6 +123,8 @@ fn stop(child: &Mutex<Child>, timeout: Duration) {
         }
         if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
             let _ = kill_process(pid, Signal::TERM);
+            // One that was stopped hears nothing before it goes on.
+            let _ = kill_process(pid, Signal::CONT);
         }
     }
     while Instant::now() < deadline {
@@ -162,12 +164,20 @@ impl WorkFolder {
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
+
+    /// Leaves it where it is, for somebody to look at.
+    pub(crate) fn keep(&self) {
+        registry().folders.retain(|folder| *folder != self.0);
+    }
 }
 
 impl Drop for WorkFolder {
     fn drop(&mut self) {
-        remove(&self.0);
-        registry().folders.retain(|folder| *folder != self.0);
+        let known = registry().folders.contains(&self.0);
+        if known {
+            remove(&self.0);
+            registry().folders.retain(|folder| *folder != self.0);
+        }
     }
 }
 
@@ -294,6 +304,11 @@ mod tests {
         std::fs::write(path.join("data"), "x").unwrap();
         drop(folder);
         assert!(!path.exists());
+        let kept = WorkFolder::new(parent.path()).unwrap();
+        kept.keep();
+        let path = kept.path().to_owned();
+        drop(kept);
+        assert!(path.exists());
         assert!(WorkFolder::new(&parent.path().join("none")).is_err());
     }
 }

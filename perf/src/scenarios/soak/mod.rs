@@ -1,0 +1,364 @@
+//! `soak`: a cluster of real processes under a mixed load, while one of them after the other is killed, stopped or cut
+//! off. Every answer is held against what may be; one seed tries the same again.
+
+mod client;
+mod contents;
+mod faults;
+mod network;
+mod plan;
+mod register;
+mod rounds;
+mod servers;
+mod tally;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use blockyard_client::{Client, Problem};
+use futures_util::future::join_all;
+
+use self::client::Driver;
+use self::contents::Contents;
+use self::faults::{Menu, Server};
+use self::network::Network;
+use self::plan::Plan;
+use self::register::{Moment, Register};
+use self::servers::Servers;
+use self::tally::{Offence, Tally};
+use super::{MIB, runtime};
+use crate::binary;
+use crate::context::Context;
+use crate::process;
+use crate::report::Series;
+
+const SCENARIO: &str = "soak";
+const CASE: &str = "16 clients";
+const CLIENTS: u64 = 16;
+const DATASERVERS: usize = 4;
+const REPLICAS: u64 = 2;
+/// What the clients write at the least and at the most. Files that were read keep their slots for ten minutes after they
+/// were replaced, and all of that has to lie somewhere.
+const WRITE_BYTES_PER_S: (u64, u64) = (8 << 20, 16 << 20);
+/// The longest time that replaced files keep their slots.
+const KEPT_S: u64 = 660;
+
+/// What all parts of a soak share.
+struct Soak {
+    seed: u64,
+    plan: Plan,
+    contents: Contents,
+    started: Instant,
+    /// How long after its failure an operation may still take effect, in microseconds.
+    settle_us: Moment,
+    registers: RefCell<Vec<Register>>,
+    /// Of each name: renames want it alone.
+    locks: Vec<tokio::sync::RwLock<()>>,
+    pace: Pace,
+    tally: RefCell<Tally>,
+    round: Cell<u32>,
+    faults: Cell<usize>,
+    over: Cell<bool>,
+    broken: Cell<bool>,
+}
+
+impl Soak {
+    fn new(seed: u64, plan: Plan, write_bytes_per_s: u64, stop_ms: u64) -> Self {
+        let names = plan.names().count();
+        Self {
+            seed,
+            contents: Contents::new(seed),
+            started: Instant::now(),
+            // What lies in the socket of a stopped or cut-off server is dealt with once it is back.
+            settle_us: (3 * stop_ms + 30_000) * 1000,
+            registers: RefCell::new(vec![Register::default(); names]),
+            locks: (0..names).map(|_| tokio::sync::RwLock::new(())).collect(),
+            pace: Pace::new(write_bytes_per_s),
+            tally: RefCell::default(),
+            round: Cell::new(0),
+            faults: Cell::new(0),
+            over: Cell::new(false),
+            broken: Cell::new(false),
+            plan,
+        }
+    }
+
+    fn now(&self) -> Moment {
+        self.started.elapsed().as_micros() as Moment
+    }
+
+    /// Whether the load is to end.
+    fn is_over(&self) -> bool {
+        self.over.get() || self.broken.get()
+    }
+
+    /// Whether everything is to be left as it is.
+    fn is_broken(&self) -> bool {
+        self.broken.get()
+    }
+
+    fn has_two_faults(&self) -> bool {
+        self.faults.get() > 1
+    }
+
+    fn say(&self, what: impl std::fmt::Display) {
+        eprintln!("# {:7.1} s  {what}", self.started.elapsed().as_secs_f64());
+    }
+
+    /// Something happened that must not.
+    fn offence(&self, offence: Offence, what: &str) {
+        if self.tally.borrow_mut().offence(offence) {
+            let (seed, round) = (self.seed, self.round.get());
+            self.say(format_args!(
+                "VIOLATION ({}), seed {seed}, round {round}: {what}",
+                offence.name()
+            ));
+        }
+        if offence.is_fatal() {
+            self.broken.set(true);
+        }
+    }
+
+    /// An operation has failed for the first time.
+    fn failed(&self, what: &str, problem: &Problem, took: Duration) {
+        if self.tally.borrow_mut().is_told() {
+            let seconds = took.as_secs_f64();
+            let round = self.round.get();
+            self.say(format_args!(
+                "round {round}: {what} failed after {seconds:.1} s [{}]: {problem}",
+                problem.kind.name()
+            ));
+        }
+    }
+}
+
+/// Lets so many bytes a second through, over all clients.
+struct Pace {
+    bytes_per_s: u64,
+    /// When what was let through so far is worked off.
+    until: Cell<Instant>,
+}
+
+impl Pace {
+    /// How far the clients may be ahead.
+    const AHEAD: Duration = Duration::from_secs(1);
+
+    fn new(bytes_per_s: u64) -> Self {
+        Self {
+            bytes_per_s: bytes_per_s.max(1),
+            until: Cell::new(Instant::now()),
+        }
+    }
+
+    async fn spend(&self, bytes: u64, is_over: impl Fn() -> bool) {
+        const LOOK_EVERY: Duration = Duration::from_millis(100);
+        let begin = self.begin(bytes, Instant::now());
+        while !is_over() {
+            let left = begin.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(LOOK_EVERY)).await;
+        }
+    }
+
+    /// When so many more bytes may begin; what writes nothing may at once.
+    fn begin(&self, bytes: u64, now: Instant) -> Instant {
+        if bytes == 0 {
+            return now;
+        }
+        let took = Duration::from_secs_f64(bytes as f64 / self.bytes_per_s as f64);
+        let begin = self.until.get().max(now);
+        self.until.set(begin + took);
+        begin.checked_sub(Self::AHEAD).map_or(now, |begin| begin.max(now))
+    }
+}
+
+pub(crate) fn run(context: &mut Context) -> Result<()> {
+    let flags = &context.flags;
+    let seed = flags.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    let (size_bytes, rounds) = match flags.quick {
+        true => (flags.size.min(48 << 20), flags.rounds.min(3)),
+        false => (flags.size, flags.rounds),
+    };
+    let stop_ms = 1000
+        * if flags.quick {
+            flags.stop_s.min(2)
+        } else {
+            flags.stop_s
+        };
+    let long = !flags.quick;
+    let write_bytes_per_s = (size_bytes / 100).clamp(WRITE_BYTES_PER_S.0, WRITE_BYTES_PER_S.1);
+    let round_s = stop_ms / 1000 + 5;
+    let replaced_bytes = write_bytes_per_s * (u64::from(rounds) * round_s).min(KEPT_S);
+    let stored_bytes = REPLICAS * (size_bytes * 5 / 4 + replaced_bytes);
+    context.check_space(stored_bytes + (2 << 30))?;
+    // Twice an even share, and room for the segments of each class of lengths.
+    let capacity_bytes = stored_bytes / DATASERVERS as u64 * 2 + (1 << 30);
+
+    let binary = binary::find(context.flags.blockyard.as_deref())?;
+    context.say(format_args!("measuring {}", binary.display()));
+    context
+        .report
+        .note(format!("soak: --seed {seed} tries the same again"));
+    let network = make_network(context)?;
+    let menu = Menu {
+        dataservers: DATASERVERS,
+        stop_ms,
+        cuts: network.is_some(),
+        long,
+    };
+    let folder = context.folder.path().join(SCENARIO);
+    let soak = Rc::new(Soak::new(seed, Plan::new(size_bytes), write_bytes_per_s, stop_ms));
+    let outcome = runtime()?.block_on(async {
+        let servers = Servers::start(binary, &folder, DATASERVERS, capacity_bytes, network)?;
+        let servers = RefCell::new(servers);
+        let outcome = all(context, &soak, &servers, menu, rounds).await;
+        crate::cleanup::stay_if_interrupted();
+        outcome
+    });
+    let verdict = soak.tally.borrow().verdict();
+    let outcome = match (outcome, verdict) {
+        (Err(error), Some(verdict)) => Err(error.context(verdict)),
+        (Ok(()), Some(verdict)) => Err(anyhow::anyhow!("{verdict}")),
+        (outcome, None) => outcome,
+    };
+    if let Err(error) = outcome {
+        context.folder.keep();
+        return Err(error.context(format!(
+            "seed {seed}; the cluster's folders and logs are kept in {}",
+            folder.display()
+        )));
+    }
+    std::fs::remove_dir_all(&folder)?;
+    Ok(())
+}
+
+/// A network to cut, where this process may make one.
+fn make_network(context: &mut Context) -> Result<Option<Network>> {
+    let mut complete = network::is_root();
+    if !complete {
+        context
+            .report
+            .note("skipped: network cuts need root and nft; servers are only killed and stopped");
+    } else {
+        for (tool, package) in network::TOOLS {
+            complete &= context.has_tool_of(tool, package)?;
+        }
+    }
+    match complete {
+        true => Network::new(&servers::servers(DATASERVERS)).map(Some),
+        false => Ok(None),
+    }
+}
+
+/// Fills, loads and disturbs the cluster, and looks at what is left.
+async fn all(
+    context: &mut Context,
+    soak: &Rc<Soak>,
+    servers: &RefCell<Servers>,
+    menu: Menu,
+    rounds: u32,
+) -> Result<()> {
+    let options = servers.borrow().options();
+    let observer = rounds::serving(servers, &options).await?;
+    let mut drivers = Vec::new();
+    for number in 0..CLIENTS {
+        let client = Client::connect(options.clone()).await?;
+        drivers.push(Driver::new(soak.clone(), client, number));
+    }
+    rounds::healthy(soak, &observer, Duration::from_secs(120), DATASERVERS)
+        .await
+        .context("the cluster does not come up")?;
+    let filling = drivers.iter_mut().map(|driver| driver.fill(CLIENTS));
+    join_all(filling).await;
+    let bytes = observer.status().await?.file_bytes;
+    soak.say(format_args!(
+        "{} files, {:.0} MiB; the load begins",
+        soak.plan.names().count(),
+        bytes as f64 / MIB
+    ));
+    // What was counted so far says nothing of the load.
+    let filled = soak.tally.replace(Tally::default());
+    if let Some(verdict) = filled.verdict() {
+        bail!("while the cluster was filled and nothing failed: {verdict}");
+    }
+
+    let begun = Instant::now();
+    let load = async {
+        join_all(drivers.iter_mut().map(Driver::work)).await;
+        begun.elapsed()
+    };
+    let disturbances = async {
+        let outcome = rounds::run(soak, servers, &observer, menu, rounds).await;
+        soak.over.set(true);
+        outcome
+    };
+    let watch = rounds::watch(soak, servers);
+    let (took, disturbed, ()) = tokio::join!(load, disturbances, watch);
+
+    let mut checked = disturbed;
+    if checked.is_ok() && !soak.is_broken() {
+        checked = check(soak, servers, &observer, &mut drivers).await;
+    }
+    for line in servers.borrow().panics() {
+        soak.offence(Offence::Died, &line);
+    }
+    let rounds = soak.round.get();
+    for series in soak.tally.borrow().series(rounds, took) {
+        context.report.series(&series);
+    }
+    let mut memory = Series::new(SCENARIO, "peak memory");
+    for (server, bytes) in servers.borrow_mut().memory() {
+        memory.add(&server.to_string(), "MiB", bytes as f64 / MIB);
+    }
+    let own = process::peak_rss_bytes(std::process::id())?;
+    memory.add("16 clients and what they compare with", "MiB", own as f64 / MIB);
+    context.report.series(&memory);
+    if !soak.is_broken() {
+        join_all(drivers.into_iter().map(Driver::close)).await;
+        observer.close().await;
+    }
+    checked
+}
+
+/// All names are read whole, and asked for once more from a nameserver that has only its journal.
+async fn check(
+    soak: &Rc<Soak>,
+    servers: &RefCell<Servers>,
+    observer: &Client,
+    drivers: &mut [Driver],
+) -> Result<()> {
+    soak.say("the load has ended: every file is read and compared");
+    join_all(drivers.iter_mut().map(|driver| driver.read_all(CLIENTS))).await;
+    if soak.is_broken() {
+        return Ok(());
+    }
+    soak.say("the nameserver is killed once more: every name is asked for");
+    let again = faults::What::Kill(Server::Nameserver);
+    servers.borrow_mut().begin(again)?;
+    servers.borrow_mut().end(again)?;
+    rounds::healthy(soak, observer, Duration::from_secs(120), DATASERVERS).await?;
+    join_all(drivers.iter_mut().map(|driver| driver.look_at_all(CLIENTS))).await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_kept_over_all_who_spend() {
+        let (pace, now) = (Pace::new(1000), Instant::now());
+        let begins: Vec<f64> = (0..10)
+            .map(|_| (pace.begin(500, now) - now).as_secs_f64())
+            .collect();
+        assert_eq!(begins[..3], [0.0; 3], "a second ahead");
+        assert!((begins[9] - 3.5).abs() < 1e-6, "{begins:?}");
+        assert_eq!(pace.begin(0, now), now, "who reads does not wait");
+        // What was not used is not saved up.
+        let later = now + Duration::from_secs(100);
+        assert_eq!(pace.begin(500, later), later);
+    }
+}
