@@ -233,6 +233,7 @@ const BARS: &[Bar] = &[
         "rounds without full replication in 60 s",
         ValueAtMost(0.0),
     ),
+    bar("soak", "16 clients", "replicas lost or damaged", ValueAtMost(0.0)),
     bar(
         "soak",
         "16 clients",

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use blockyard_client::types::FileInfo;
+use blockyard_client::types::{BlockInfo, FileInfo, ReplicaState};
 use blockyard_client::{Client, DownloadOptions, ListOptions, Problem, ProblemKind, UploadOptions};
 use rand::rngs::StdRng;
 use tokio::time::{sleep, timeout};
@@ -70,6 +70,41 @@ impl Driver {
         for name in soak.plan.names() {
             if name as u64 % of == self.number && !soak.is_broken() {
                 self.operate(&Work::Read { name }).await;
+            }
+        }
+    }
+
+    /// Reads every replica of its share of the files by itself.
+    pub(super) async fn read_replicas(&mut self, of: u64) {
+        let soak = self.soak.clone();
+        for name in soak.plan.names() {
+            if name as u64 % of == self.number && !soak.is_broken() {
+                let path = soak.plan.path(name);
+                match self.client.info(&path).await {
+                    Ok((_, blocks)) => self.read_each(&path, &blocks).await,
+                    Err(problem) if problem.kind == ProblemKind::NotFound => {}
+                    Err(problem) => soak.offence(Offence::Replica, &format!("{path}: {problem}")),
+                }
+            }
+        }
+    }
+
+    /// One that does not give its block is reported by the client, and found in the nameserver's log then.
+    async fn read_each(&self, path: &str, blocks: &[BlockInfo]) {
+        for block in blocks {
+            for replica in &block.replicas {
+                let alone = BlockInfo {
+                    replicas: vec![replica.clone()],
+                    ..block.clone()
+                };
+                let (id, server) = (block.block, &replica.hop.server);
+                let wrong = match self.client.read_block(&alone).await {
+                    Ok(_) if replica.state == ReplicaState::Good && replica.live => continue,
+                    Ok(_) => format!("is {:?}, live: {}", replica.state, replica.live),
+                    Err(problem) => problem.to_string(),
+                };
+                let what = format!("{path}: block {id} on {server}: {wrong}");
+                self.soak.offence(Offence::Replica, &what);
             }
         }
     }

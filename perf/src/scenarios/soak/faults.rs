@@ -17,7 +17,7 @@ const LONG_ONE_IN: u32 = 20;
 /// Longer than the default 30 s until a server counts as dead.
 const LONG_MS: u64 = 34_000;
 /// One in so many rounds has a second fault while the first one lasts.
-const PAIR_ONE_IN: u32 = 4;
+const PAIR_ONE_IN: u32 = 3;
 /// How long two dataservers are away together at the most.
 const BOTH_AWAY_MS: u64 = 3_000;
 
@@ -151,8 +151,7 @@ impl Menu {
     pub(super) fn draw(&self, dice: &mut StdRng) -> Round {
         let mut first = self.fault(dice, 500);
         if self.long && dice.random_ratio(1, LONG_ONE_IN) {
-            let server = Server::Dataserver(dice.random_range(0..self.dataservers));
-            first.what = What::Kill(server);
+            first.what = What::Kill(self.any_dataserver(dice));
             first.lasts_ms = LONG_MS;
         }
         let mut faults = vec![first];
@@ -168,9 +167,9 @@ impl Menu {
     }
 
     fn fault(&self, dice: &mut StdRng, after_ms: u64) -> Fault {
-        let server = match dice.random_range(0..=self.dataservers) {
-            0 => Server::Nameserver,
-            number => Server::Dataserver(number - 1),
+        let server = match dice.random_ratio(1, 3) {
+            true => Server::Nameserver,
+            false => self.any_dataserver(dice),
         };
         let (what, lasts_ms) = match dice.random_range(0..10) {
             0..=3 => (What::Kill(server), dice.random_range(200..=6000)),
@@ -189,10 +188,14 @@ impl Menu {
         }
     }
 
+    fn any_dataserver(&self, dice: &mut StdRng) -> Server {
+        Server::Dataserver(dice.random_range(0..self.dataservers))
+    }
+
     /// One direction between `server` and somebody else.
     fn cut(&self, dice: &mut StdRng, server: Server) -> Cut {
         let mut others = vec![End::Clients, End::Everybody, End::Server(Server::Nameserver)];
-        others.extend((0..self.dataservers).map(|number| End::Server(Server::Dataserver(number))));
+        others.push(End::Server(self.any_dataserver(dice)));
         others.retain(|end| *end != End::Server(server));
         let other = others.choose(dice).copied().unwrap_or(End::Everybody);
         match dice.random_bool(0.5) {

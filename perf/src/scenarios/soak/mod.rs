@@ -43,6 +43,14 @@ const REPLICAS: u64 = 2;
 const WRITE_BYTES_PER_S: (u64, u64) = (8 << 20, 16 << 20);
 /// The longest time that replaced files keep their slots.
 const KEPT_S: u64 = 660;
+/// What a server logs when it has met a bug.
+const PANIC: &[&str] = &["panicked at"];
+/// What the nameserver logs when a replica that was acknowledged is not there, or not whole.
+const BAD_REPLICA: &[&str] = &[
+    "a replica is not what the map says",
+    "replicas are missing on a volume",
+    "a volume has damaged replicas",
+];
 
 /// What all parts of a soak share.
 struct Soak {
@@ -302,8 +310,10 @@ async fn all(
     if checked.is_ok() && !soak.is_broken() {
         checked = check(soak, servers, &observer, &mut drivers).await;
     }
-    for line in servers.borrow().panics() {
-        soak.offence(Offence::Died, &line);
+    for (offence, words) in [(Offence::Died, PANIC), (Offence::Replica, BAD_REPLICA)] {
+        for line in servers.borrow().logged(words) {
+            soak.offence(offence, &line);
+        }
     }
     let rounds = soak.round.get();
     for series in soak.tally.borrow().series(rounds, took) {
@@ -323,7 +333,8 @@ async fn all(
     checked
 }
 
-/// All names are read whole, and asked for once more from a nameserver that has only its journal.
+/// All names are read whole, all replicas one by one, and the names are asked for once more from a nameserver that has only
+/// its journal.
 async fn check(
     soak: &Rc<Soak>,
     servers: &RefCell<Servers>,
@@ -335,6 +346,9 @@ async fn check(
     if soak.is_broken() {
         return Ok(());
     }
+    soak.say("every replica is read by itself");
+    join_all(drivers.iter_mut().map(|driver| driver.read_replicas(CLIENTS))).await;
+    rounds::healthy(soak, observer, Duration::from_secs(60), DATASERVERS).await?;
     soak.say("the nameserver is killed once more: every name is asked for");
     let again = faults::What::Kill(Server::Nameserver);
     servers.borrow_mut().begin(again)?;
@@ -347,6 +361,18 @@ async fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nameserver_still_says_what_is_looked_for_in_its_log() {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../rpc/nameserver/src");
+        let files = std::fs::read_dir(source).unwrap();
+        let texts: String = files
+            .filter_map(|file| std::fs::read_to_string(file.unwrap().path()).ok())
+            .collect();
+        for words in BAD_REPLICA {
+            assert!(texts.contains(words), "{words}");
+        }
+    }
 
     #[test]
     fn the_pace_is_kept_over_all_who_spend() {

@@ -224,3 +224,66 @@ fn inside(pid: u32, command: &[&str]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    /// A socket in the network of a process.
+    fn socket(pid: u32, address: &str) -> UdpSocket {
+        let address = format!("{address}:7000");
+        let network = File::open(namespace(pid)).unwrap();
+        let bound = std::thread::spawn(move || {
+            enter(&network).unwrap();
+            UdpSocket::bind(address).unwrap()
+        });
+        let socket = bound.join().unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        socket
+    }
+
+    fn arrives(from: &UdpSocket, to: &UdpSocket) -> bool {
+        let _ = from.send_to(b"x", to.local_addr().unwrap());
+        to.recv(&mut [0]).is_ok()
+    }
+
+    #[test]
+    fn a_cut_loses_one_direction_and_heals() {
+        let there = |tool: &str| Command::new(tool).arg("--version").output().is_ok();
+        if !is_root() || !TOOLS.iter().all(|(tool, _)| there(tool)) {
+            let wanted = std::env::var_os("BLOCKYARD_REQUIRE_ALL").is_some_and(|value| value == "1");
+            assert!(!wanted, "needs root and nft");
+            eprintln!("skipped: needs root and nft");
+            return;
+        }
+        let (one, other) = (Server::Nameserver, Server::Dataserver(0));
+        let network = Network::new(&[one, other]).unwrap();
+        let of = |server: Server| socket(network.rooms[&server].pid(), &address_of(server));
+        let (clients, first, second) = (socket(network.hub.pid(), CLIENTS), of(one), of(other));
+        let between = [(&clients, &first), (&first, &second), (&second, &clients)];
+        let open = || {
+            let ways = between
+                .iter()
+                .flat_map(|(left, right)| [(left, right), (right, left)]);
+            ways.map(|(from, to)| arrives(from, to)).collect::<Vec<_>>()
+        };
+        assert_eq!(open(), [true; 6]);
+        let (one, other) = (End::Server(one), End::Server(other));
+        // clients -> first, first -> clients, first -> second, second -> first, second -> clients, clients -> second
+        for (from, to, ways) in [
+            (End::Clients, one, [false, true, true, true, true, true]),
+            (one, End::Clients, [true, false, true, true, true, true]),
+            (other, one, [true, true, true, false, true, true]),
+            (one, End::Everybody, [true, false, false, true, true, true]),
+            (End::Everybody, one, [false, true, true, false, true, true]),
+        ] {
+            let cut = Cut { from, to };
+            network.cut(cut).unwrap();
+            assert_eq!(open(), ways, "{cut:?}");
+            network.heal(cut).unwrap();
+            assert_eq!(open(), [true; 6], "{cut:?}");
+        }
+    }
+}

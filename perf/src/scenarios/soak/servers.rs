@@ -166,14 +166,16 @@ impl Servers {
             .collect()
     }
 
-    /// Lines of the servers' logs that tell of a panic.
-    pub(super) fn panics(&self) -> Vec<String> {
+    /// Lines of the servers' logs with one of these in them.
+    pub(super) fn logged(&self, words: &[&str]) -> Vec<String> {
         let mut found = Vec::new();
         for server in self.addresses.keys() {
             let text = fs::read(self.log_path(*server)).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
-            let panics = text.lines().filter(|line| line.contains("panicked at"));
-            found.extend(panics.map(|line| format!("{server}: {line}")));
+            let lines = text
+                .lines()
+                .filter(|line| words.iter().any(|word| line.contains(word)));
+            found.extend(lines.map(|line| format!("{server}: {line}")));
         }
         found
     }

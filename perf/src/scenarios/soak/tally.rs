@@ -30,10 +30,12 @@ pub(super) enum Offence {
     Died,
     /// A cluster that was not whole in time after its last fault.
     NotHealed,
+    /// A replica that was not what the nameserver believed: no disk has failed.
+    Replica,
 }
 
 /// Each, and what the table calls it.
-const OFFENCES: [(Offence, &str); 7] = [
+const OFFENCES: [(Offence, &str); 8] = [
     (Offence::Lost, "acknowledged files lost or replaced"),
     (Offence::Changed, "files with other bytes than were written"),
     (Offence::OtherError, "failures that did not say retry"),
@@ -41,6 +43,7 @@ const OFFENCES: [(Offence, &str); 7] = [
     (Offence::Hung, "operations that never came back"),
     (Offence::Died, "processes that ended by themselves"),
     (Offence::NotHealed, "rounds without full replication in 60 s"),
+    (Offence::Replica, "replicas lost or damaged"),
 ];
 
 impl Offence {
@@ -240,7 +243,7 @@ mod tests {
     fn a_clean_soak_meets_every_bar() {
         let met = judged(&clean());
         assert!(
-            met.len() >= 7 && met.iter().all(|met| *met == Some(true)),
+            met.len() >= 9 && met.iter().all(|met| *met == Some(true)),
             "{met:?}"
         );
         assert_eq!(clean().verdict(), None);
