@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use blockyard_client::types::ClusterStatus;
 use blockyard_client::{Client, Problem};
 use futures_util::future::join_all;
 
@@ -326,11 +327,30 @@ async fn all(
     let own = process::peak_rss_bytes(std::process::id())?;
     memory.add("16 clients and what they compare with", "MiB", own as f64 / MIB);
     context.report.series(&memory);
+    if let Ok(status) = observer.status().await {
+        context.report.series(&leftovers(&status));
+    }
     if !soak.is_broken() {
         join_all(drivers.into_iter().map(Driver::close)).await;
         observer.close().await;
     }
     checked
+}
+
+/// What lies on the volumes beside the replicas that the nameserver wants: what failed writes have left, and what goes once
+/// its last reader's ticket has expired.
+fn leftovers(status: &ClusterStatus) -> Series {
+    let volumes = || status.servers.iter().flat_map(|server| &server.volumes);
+    let held: u64 = volumes().map(|volume| volume.report.replicas).sum();
+    let wanted: u64 = volumes().map(|volume| volume.blocks).sum();
+    let used: u64 = volumes().map(|volume| volume.report.used_bytes).sum();
+    let mut series = Series::new(SCENARIO, "left on the volumes");
+    series.add("replicas", "", held as f64);
+    series.add("replicas on the nameserver's map", "", wanted as f64);
+    series.add("deletions not yet done", "", status.pending_deletes as f64);
+    series.add("used", "MiB", used as f64 / MIB);
+    series.add("files", "MiB", status.file_bytes as f64 / MIB);
+    series
 }
 
 /// All names are read whole, all replicas one by one, and the names are asked for once more from a nameserver that has only
