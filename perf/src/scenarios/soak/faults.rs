@@ -4,7 +4,8 @@
 //!
 //! What must hold: acknowledged files stay under every fault and every pair of them, for a killed, stopped or cut-off
 //! server keeps its disk. They can be read and written while one server is away. Two dataservers may hold both replicas
-//! of a block, so while two are away reads may fail, with an error that says "retry"; such pairs overlap for a short time.
+//! of a block, so while two are away reads may fail, with an error that says "retry"; such pairs overlap for a short time,
+//! and so does the death of all.
 
 use std::fmt;
 
@@ -16,6 +17,8 @@ use rand::seq::IndexedRandom as _;
 const LONG_ONE_IN: u32 = 20;
 /// Longer than the default 30 s until a server counts as dead.
 const LONG_MS: u64 = 34_000;
+/// One in so many rounds has all servers killed at once.
+const ALL_ONE_IN: u32 = 20;
 /// One in so many rounds has a second fault while the first one lasts.
 const PAIR_ONE_IN: u32 = 3;
 /// One in so many kills is followed by another one soon after the server's start.
@@ -151,6 +154,19 @@ pub(super) struct Menu {
 impl Menu {
     /// The next round.
     pub(super) fn draw(&self, dice: &mut StdRng) -> Round {
+        if dice.random_ratio(1, ALL_ONE_IN) {
+            let dataservers = (0..self.dataservers).map(Server::Dataserver);
+            let kill = |server| Fault {
+                what: What::Kill(server),
+                after_ms: 500,
+                lasts_ms: dice.random_range(200..=BOTH_AWAY_MS),
+            };
+            let faults = dataservers.chain([Server::Nameserver]).map(kill).collect();
+            return Round {
+                faults,
+                rest_ms: 2500,
+            };
+        }
         let mut first = self.fault(dice, 500);
         if self.long && dice.random_ratio(1, LONG_ONE_IN) {
             first.what = What::Kill(self.any_dataserver(dice));
@@ -297,6 +313,7 @@ mod tests {
         }
         assert!(all(&rounds).any(|fault| fault.lasts_ms == LONG_MS));
         assert!(rounds.iter().any(|round| round.faults.len() == 2));
+        assert!(rounds.iter().any(|round| round.faults.len() == 5));
     }
 
     #[test]

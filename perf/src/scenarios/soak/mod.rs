@@ -31,6 +31,7 @@ use self::tally::{Offence, Tally};
 use super::{MIB, runtime};
 use crate::binary;
 use crate::context::Context;
+use crate::disk;
 use crate::process;
 use crate::report::Series;
 
@@ -44,6 +45,8 @@ const REPLICAS: u64 = 2;
 const WRITE_BYTES_PER_S: (u64, u64) = (8 << 20, 16 << 20);
 /// The longest time that replaced files keep their slots.
 const KEPT_S: u64 = 660;
+/// On each volume, files of all lengths leave about as much of their segments empty, one for each class of lengths.
+const SEGMENTS_BYTES: u64 = 1 << 30;
 /// What a server logs when it has met a bug.
 const PANIC: &[&str] = &["panicked at"];
 /// What the nameserver logs when a replica that was acknowledged is not there, or not whole.
@@ -198,13 +201,14 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
             flags.stop_s
         };
     let long = !flags.quick;
-    let write_bytes_per_s = (size_bytes / 100).clamp(WRITE_BYTES_PER_S.0, WRITE_BYTES_PER_S.1);
     let round_s = stop_ms / 1000 + 5;
-    let replaced_bytes = write_bytes_per_s * (u64::from(rounds) * round_s).min(KEPT_S);
-    let stored_bytes = REPLICAS * (size_bytes * 5 / 4 + replaced_bytes);
-    context.check_space(stored_bytes + (2 << 30))?;
-    // Twice an even share, and room for the segments of each class of lengths.
-    let capacity_bytes = stored_bytes / DATASERVERS as u64 * 2 + (1 << 30);
+    let kept_s = (u64::from(rounds) * round_s).min(KEPT_S);
+    let free_bytes = disk::free_bytes(context.folder.path()).unwrap_or(u64::MAX);
+    let write_bytes_per_s = write_pace(size_bytes, kept_s, free_bytes);
+    let stored_bytes = needed_bytes(size_bytes, kept_s, write_bytes_per_s);
+    context.check_space(stored_bytes)?;
+    // Twice an even share: placement is by chance.
+    let capacity_bytes = stored_bytes / DATASERVERS as u64 * 2;
 
     let binary = binary::find(context.flags.blockyard.as_deref())?;
     context.say(format_args!("measuring {}", binary.display()));
@@ -242,6 +246,21 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     }
     std::fs::remove_dir_all(&folder)?;
     Ok(())
+}
+
+/// Bytes that the clients write a second: what the disk has room for, within bounds.
+fn write_pace(size_bytes: u64, kept_s: u64, free_bytes: u64) -> u64 {
+    let (least, most) = WRITE_BYTES_PER_S;
+    let fixed_bytes = needed_bytes(size_bytes, kept_s, 0);
+    let room_bytes = (free_bytes / 5 * 4).saturating_sub(fixed_bytes);
+    let wanted = (size_bytes / 100).clamp(least, most);
+    wanted.min(room_bytes / REPLICAS / kept_s.max(1)).max(least / 2)
+}
+
+/// What lies on the disk at the most: the files, those that were replaced, and what is not full of the segments.
+fn needed_bytes(size_bytes: u64, kept_s: u64, write_bytes_per_s: u64) -> u64 {
+    let files_bytes = size_bytes * 5 / 4 + kept_s * write_bytes_per_s;
+    REPLICAS * files_bytes + DATASERVERS as u64 * SEGMENTS_BYTES
 }
 
 /// A network to cut, where this process may make one.
@@ -392,6 +411,18 @@ mod tests {
         for words in BAD_REPLICA {
             assert!(texts.contains(words), "{words}");
         }
+    }
+
+    #[test]
+    fn a_small_disk_slows_the_writers_down() {
+        let (gib, mib) = (1 << 30, 1 << 20);
+        assert_eq!(write_pace(10 * gib, KEPT_S, u64::MAX), 16 * mib);
+        assert_eq!(write_pace(gib / 10, KEPT_S, u64::MAX), 8 * mib);
+        let pace = write_pace(10 * gib, KEPT_S, 55 * gib);
+        assert!((8 * mib..16 * mib).contains(&pace), "{pace}");
+        assert!(needed_bytes(10 * gib, KEPT_S, pace) <= 55 * gib);
+        // With less than half of the least there is no soak: then the room is asked for.
+        assert_eq!(write_pace(10 * gib, KEPT_S, gib), 4 * mib);
     }
 
     #[test]
