@@ -242,7 +242,10 @@ impl Driver {
         let wrong = match outcome {
             Ok(uploaded) => {
                 register.acknowledged(write, now);
-                soak.tally.borrow_mut().written_bytes += value.length_bytes;
+                let mut tally = soak.tally.borrow_mut();
+                tally.written_bytes += value.length_bytes;
+                tally.degraded_blocks += u64::from(uploaded.degraded);
+                tally.resent_blocks += u64::from(uploaded.retried_blocks);
                 let file = uploaded.file;
                 if file.size_bytes != value.length_bytes
                     || number_of(&file.content_type) != Some(value.number)
@@ -285,7 +288,10 @@ impl Driver {
         let downloading = self.client.download(&path, sink.clone(), options);
         let outcome = self.patiently("read", name, downloading).await;
         let file = match outcome {
-            Ok(downloaded) => downloaded.file,
+            Ok(downloaded) => {
+                soak.tally.borrow_mut().failovers += u64::from(downloaded.failovers);
+                downloaded.file
+            }
             Err(problem) if problem.kind == ProblemKind::NotFound => {
                 self.saw(name, None, began);
                 return Ok(());

@@ -79,6 +79,12 @@ pub(super) struct Tally {
     nameserver_starts: Latencies,
     pub read_bytes: u64,
     pub written_bytes: u64,
+    /// Blocks that were acknowledged with fewer replicas than wanted.
+    pub degraded_blocks: u64,
+    /// Blocks that were sent again to other volumes.
+    pub resent_blocks: u64,
+    /// Reads that had to turn to another replica.
+    pub failovers: u64,
     told: usize,
 }
 
@@ -194,6 +200,13 @@ impl Tally {
         all.add("operations in all", "", count as f64);
         all.add("failed operations", "", failed as f64);
         all.add("failed while two faults lasted", "", self.failed_in_pairs as f64);
+        all.add("blocks sent again", "", self.resent_blocks as f64);
+        all.add(
+            "blocks with too few replicas at first",
+            "",
+            self.degraded_blocks as f64,
+        );
+        all.add("reads from another replica", "", self.failovers as f64);
         for (name, count) in &self.faults {
             all.add(name, "", *count as f64);
         }
