@@ -20,6 +20,8 @@ struct Registry {
     folders: Vec<PathBuf>,
     /// Scripts that take down what they set up in a folder.
     systems: Vec<(PathBuf, PathBuf)>,
+    /// Folders of disks in memory, which are mounted.
+    disks: Vec<PathBuf>,
 }
 
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
@@ -27,6 +29,7 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
     children: Vec::new(),
     folders: Vec::new(),
     systems: Vec::new(),
+    disks: Vec::new(),
 });
 
 fn registry() -> MutexGuard<'static, Registry> {
@@ -228,13 +231,14 @@ pub(crate) fn stay_if_interrupted() {
 }
 
 fn sweep() {
-    let (children, folders, systems) = {
+    let (children, folders, systems, disks) = {
         let mut registry = registry();
         registry.stopping = true;
         (
             registry.children.clone(),
             registry.folders.clone(),
             registry.systems.clone(),
+            registry.disks.clone(),
         )
     };
     for child in &children {
@@ -244,6 +248,19 @@ fn sweep() {
         run_down(script, folder);
     }
     folders.iter().for_each(|folder| remove(folder));
+    for disk in &disks {
+        blockyard_crash_disk::mount::clear(disk);
+    }
+}
+
+/// From now on a signal takes the disk in memory away whose folder this is.
+pub(crate) fn unmount_on_signal(folder: &Path) {
+    registry().disks.push(folder.to_owned());
+}
+
+/// It has been taken away.
+pub(crate) fn is_unmounted(folder: &Path) {
+    registry().disks.retain(|known| known != folder);
 }
 
 /// From now on a signal runs `script down folder` before it ends perf.

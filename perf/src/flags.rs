@@ -65,6 +65,10 @@ pub struct Flags {
     /// Seconds that `soak` stops a server for, and cuts one off at the longest.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=20))]
     pub stop_s: u64,
+    /// In `soak`, put the whole cluster on a disk in memory, and have its power fail in each round instead. Needs root,
+    /// /dev/fuse, a loop device and mkfs.ext4.
+    #[arg(long)]
+    pub power_cuts: bool,
     /// The tmpfs in which `scaling` keeps its volumes, and `peers` the files that PPYDFS's client reads.
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     pub memory_dir: PathBuf,

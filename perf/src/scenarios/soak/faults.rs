@@ -77,6 +77,8 @@ pub(super) enum What {
     /// SIGSTOP, and SIGCONT when the fault ends.
     Stop(Server),
     Cut(Cut),
+    /// The power of the disk under all of them fails; when the fault ends, all are started again.
+    Power,
 }
 
 impl What {
@@ -88,7 +90,7 @@ impl What {
         };
         match self {
             Self::Kill(Server::Dataserver(number)) | Self::Stop(Server::Dataserver(number)) => Some(number),
-            Self::Kill(Server::Nameserver) | Self::Stop(Server::Nameserver) => None,
+            Self::Kill(Server::Nameserver) | Self::Stop(Server::Nameserver) | Self::Power => None,
             Self::Cut(cut) => of(cut.from).or_else(|| of(cut.to)),
         }
     }
@@ -100,6 +102,7 @@ impl fmt::Display for What {
             Self::Kill(server) => write!(f, "kill {server}"),
             Self::Stop(server) => write!(f, "stop {server}"),
             Self::Cut(cut) => write!(f, "cut {} -> {}", cut.from, cut.to),
+            Self::Power => f.write_str("power off"),
         }
     }
 }
@@ -149,11 +152,24 @@ pub(super) struct Menu {
     pub cuts: bool,
     /// Whether a dataserver may stay away until it counts as dead.
     pub long: bool,
+    /// Nothing but the power fails.
+    pub power: bool,
 }
 
 impl Menu {
     /// The next round.
     pub(super) fn draw(&self, dice: &mut StdRng) -> Round {
+        if self.power {
+            let fault = Fault {
+                what: What::Power,
+                after_ms: dice.random_range(200..=2000),
+                lasts_ms: dice.random_range(10..=500),
+            };
+            return Round {
+                faults: vec![fault],
+                rest_ms: dice.random_range(0..=1000),
+            };
+        }
         if dice.random_ratio(1, ALL_ONE_IN) {
             let dataservers = (0..self.dataservers).map(Server::Dataserver);
             let kill = |server| Fault {
@@ -273,6 +289,7 @@ mod tests {
         stop_ms: 10_000,
         cuts: true,
         long: true,
+        power: false,
     };
 
     fn rounds(menu: Menu) -> Vec<Round> {

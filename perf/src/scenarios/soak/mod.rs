@@ -6,6 +6,7 @@ mod contents;
 mod faults;
 mod network;
 mod plan;
+mod power;
 mod register;
 mod rounds;
 mod servers;
@@ -25,8 +26,9 @@ use self::contents::Contents;
 use self::faults::{Menu, Server};
 use self::network::Network;
 use self::plan::Plan;
+use self::power::Power;
 use self::register::{Moment, Register};
-use self::servers::Servers;
+use self::servers::{Ground, Servers};
 use self::tally::{Offence, Tally};
 use super::{MIB, runtime};
 use crate::binary;
@@ -47,6 +49,12 @@ const WRITE_BYTES_PER_S: (u64, u64) = (8 << 20, 16 << 20);
 const KEPT_S: u64 = 660;
 /// On each volume, files of all lengths leave about as much of their segments empty, one for each class of lengths.
 const SEGMENTS_BYTES: u64 = 1 << 30;
+/// What lies stored in a quick run, and on a disk in memory.
+const SMALL_BYTES: u64 = 48 << 20;
+/// What the clients write to a disk in memory, and what that may hold: each byte is there twice, and nothing that was read
+/// goes before ten minutes are over.
+const WRITE_BYTES_PER_S_IN_MEMORY: u64 = 2 << 20;
+const IN_MEMORY_BYTES: u64 = 2 << 30;
 /// What a server logs when it has met a bug.
 const PANIC: &[&str] = &["panicked at"];
 /// What the nameserver logs when a replica that was acknowledged is not there, or not whole.
@@ -190,9 +198,16 @@ impl Pace {
 pub(crate) fn run(context: &mut Context) -> Result<()> {
     let flags = &context.flags;
     let seed = flags.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
-    let (size_bytes, rounds) = match flags.quick {
-        true => (flags.size.min(48 << 20), flags.rounds.min(3)),
-        false => (flags.size, flags.rounds),
+    let small = flags.quick || flags.power_cuts;
+    let size_bytes = if small {
+        flags.size.min(SMALL_BYTES)
+    } else {
+        flags.size
+    };
+    let rounds = if flags.quick {
+        flags.rounds.min(3)
+    } else {
+        flags.rounds
     };
     let stop_ms = 1000
         * if flags.quick {
@@ -204,28 +219,50 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     let round_s = stop_ms / 1000 + 5;
     let kept_s = (u64::from(rounds) * round_s).min(KEPT_S);
     let free_bytes = disk::free_bytes(context.folder.path()).unwrap_or(u64::MAX);
-    let write_bytes_per_s = write_pace(size_bytes, kept_s, free_bytes);
-    let stored_bytes = needed_bytes(size_bytes, kept_s, write_bytes_per_s);
-    context.check_space(stored_bytes)?;
+    let mut write_bytes_per_s = write_pace(size_bytes, kept_s, free_bytes);
+    if flags.power_cuts {
+        write_bytes_per_s = WRITE_BYTES_PER_S_IN_MEMORY;
+    }
+    let mut stored_bytes = needed_bytes(size_bytes, kept_s, write_bytes_per_s);
+    if flags.power_cuts {
+        stored_bytes = IN_MEMORY_BYTES;
+    } else {
+        context.check_space(stored_bytes)?;
+    }
     // Twice an even share: placement is by chance.
     let capacity_bytes = stored_bytes / DATASERVERS as u64 * 2;
+    let power_cuts = flags.power_cuts;
 
     let binary = binary::find(context.flags.blockyard.as_deref())?;
     context.say(format_args!("measuring {}", binary.display()));
     context
         .report
         .note(format!("soak: --seed {seed} tries the same again"));
-    let network = make_network(context)?;
+    let ground = match power_cuts {
+        true => Ground {
+            power: Some(make_power(seed)?),
+            network: None,
+        },
+        false => Ground {
+            network: make_network(context)?,
+            power: None,
+        },
+    };
     let menu = Menu {
         dataservers: DATASERVERS,
         stop_ms,
-        cuts: network.is_some(),
+        cuts: ground.network.is_some(),
         long,
+        power: power_cuts,
     };
     let folder = context.folder.path().join(SCENARIO);
-    let soak = Rc::new(Soak::new(seed, Plan::new(size_bytes), write_bytes_per_s, stop_ms));
+    let plan = match power_cuts {
+        true => Plan::short(size_bytes),
+        false => Plan::new(size_bytes),
+    };
+    let soak = Rc::new(Soak::new(seed, plan, write_bytes_per_s, stop_ms));
     let outcome = runtime()?.block_on(async {
-        let servers = Servers::start(binary, &folder, DATASERVERS, capacity_bytes, network)?;
+        let servers = Servers::start(binary, &folder, DATASERVERS, capacity_bytes, ground)?;
         let servers = RefCell::new(servers);
         let outcome = all(context, &soak, &servers, menu, rounds).await;
         crate::cleanup::stay_if_interrupted();
@@ -261,6 +298,15 @@ fn write_pace(size_bytes: u64, kept_s: u64, free_bytes: u64) -> u64 {
 fn needed_bytes(size_bytes: u64, kept_s: u64, write_bytes_per_s: u64) -> u64 {
     let files_bytes = size_bytes * 5 / 4 + kept_s * write_bytes_per_s;
     REPLICAS * files_bytes + DATASERVERS as u64 * SEGMENTS_BYTES
+}
+
+/// A disk whose power can fail.
+fn make_power(seed: u64) -> Result<Power> {
+    if let Some(missing) = blockyard_crash_disk::mount::missing() {
+        bail!("--power-cuts needs {missing}");
+    }
+    // Volumes may fill twice an even share, and the nameserver's journal lies there too.
+    Power::new(2 * IN_MEMORY_BYTES + (512 << 20), seed)
 }
 
 /// A network to cut, where this process may make one.

@@ -197,6 +197,17 @@ impl Plan {
         Self { classes }
     }
 
+    /// The same, of which hardly any that are long are written again: where little is to be written, many short ones are.
+    pub(super) fn short(size_bytes: u64) -> Self {
+        let mut plan = Self::new(size_bytes);
+        for (class, _) in &mut plan.classes {
+            if matches!(class.names, Names::Percent(_)) {
+                class.writes = u32::from(class.lengths.1 <= 2 * BLOCK_BYTES);
+            }
+        }
+        plan
+    }
+
     pub(super) fn names(&self) -> RangeInclusive<usize> {
         0..=self.classes.last().map_or(0, |(_, names)| names.end - 1)
     }
@@ -336,6 +347,17 @@ mod tests {
             assert!(lengths.contains(&length), "{length}");
         }
         assert!(lengths.iter().any(|length| *length > 4 * BLOCK_BYTES));
+    }
+
+    #[test]
+    fn a_plan_of_short_files_writes_little() {
+        let mean = |plan: Plan| {
+            let mut dice = dice(5, "client", 0);
+            let bytes: u64 = (0..5000).map(|_| plan.next(&mut dice).written_bytes()).sum();
+            bytes / 5000
+        };
+        let (short, all) = (mean(Plan::short(48 << 20)), mean(Plan::new(48 << 20)));
+        assert!(short < 40 << 10 && short * 2 < all, "{short} of {all}");
     }
 
     #[test]

@@ -81,11 +81,11 @@ async fn make(soak: &Rc<Soak>, servers: &RefCell<Servers>, fault: &Fault) -> Res
     servers.borrow_mut().begin(fault.what)?;
     soak.tally.borrow_mut().fault(fault.what);
     sleep(Duration::from_millis(fault.lasts_ms)).await;
-    if soak.is_broken() && matches!(fault.what, What::Kill(_)) {
+    if soak.is_broken() && matches!(fault.what, What::Kill(_) | What::Power) {
         return Ok(());
     }
     servers.borrow_mut().end(fault.what)?;
-    if fault.what == What::Kill(Server::Nameserver) {
+    if matches!(fault.what, What::Kill(Server::Nameserver) | What::Power) {
         let begun = Instant::now();
         let options = servers.borrow().options();
         serving(servers, &options).await?.close().await;

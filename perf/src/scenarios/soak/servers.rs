@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::faults::{Server, What};
 use super::network::{self, Network};
+use super::power::Power;
 use crate::cleanup::Process;
 use crate::process;
 
@@ -28,6 +29,7 @@ pub(super) struct Servers {
     running: BTreeMap<Server, Process>,
     stopped: BTreeSet<Server>,
     network: Option<Network>,
+    power: Option<Power>,
     binary: PathBuf,
     folder: PathBuf,
     /// Bytes of each dataserver's volume.
@@ -37,6 +39,15 @@ pub(super) struct Servers {
     peak_rss_bytes: BTreeMap<Server, u64>,
 }
 
+/// What the cluster stands on.
+#[derive(Default)]
+pub(super) struct Ground {
+    /// Else it is on loopback.
+    pub network: Option<Network>,
+    /// Else it is on the machine's own disk.
+    pub power: Option<Power>,
+}
+
 /// All of them.
 pub(super) fn servers(dataservers: usize) -> Vec<Server> {
     let dataservers = (0..dataservers).map(Server::Dataserver);
@@ -44,14 +55,15 @@ pub(super) fn servers(dataservers: usize) -> Vec<Server> {
 }
 
 impl Servers {
-    /// Starts all, with everything they keep below `folder`.
+    /// Starts all, with everything they keep below `folder`; of what the power can fail of, only logs and secret.
     pub(super) fn start(
         binary: PathBuf,
         folder: &Path,
         dataservers: usize,
         capacity_bytes: u64,
-        network: Option<Network>,
+        ground: Ground,
     ) -> Result<Self> {
+        let Ground { network, power } = ground;
         fs::create_dir_all(folder.join("home"))
             .with_context(|| format!("cannot make {}", folder.display()))?;
         let secret = ClusterSecret::generate();
@@ -78,6 +90,7 @@ impl Servers {
             running: BTreeMap::new(),
             stopped: BTreeSet::new(),
             network,
+            power,
             binary,
             folder: folder.to_owned(),
             capacity_bytes,
@@ -118,6 +131,7 @@ impl Servers {
                 .as_ref()
                 .context("there is no network to cut")?
                 .cut(cut),
+            What::Power => self.power_off(),
         }
     }
 
@@ -136,7 +150,24 @@ impl Servers {
                 .as_ref()
                 .context("there is no network to heal")?
                 .heal(cut),
+            What::Power => {
+                let power = self.power.as_mut().context("there is no power to come back")?;
+                power.come_back()?;
+                let all: Vec<Server> = self.addresses.keys().copied().collect();
+                all.into_iter().try_for_each(|server| self.spawn(server))
+            }
         }
+    }
+
+    /// Nobody acknowledges anything behind the moment at which the power fails: all are stopped before, and killed then.
+    fn power_off(&mut self) -> Result<()> {
+        let all: Vec<Server> = self.running.keys().copied().collect();
+        for server in &all {
+            self.signal(*server, Signal::STOP)?;
+        }
+        self.power.as_mut().context("there is no power to fail")?.fail();
+        all.into_iter()
+            .try_for_each(|server| self.begin(What::Kill(server)))
     }
 
     /// Those that have ended without having been killed.
@@ -208,7 +239,10 @@ impl Servers {
         };
         let listen = &self.addresses[&server];
         let nameserver = &self.addresses[&Server::Nameserver];
-        let own = self.folder.join(file_name(server));
+        let own = match &self.power {
+            Some(power) => power.folder()?.join(file_name(server)),
+            None => self.folder.join(file_name(server)),
+        };
         match server {
             Server::Nameserver => {
                 command.arg("nameserver").arg("--dir").arg(own);
@@ -218,6 +252,10 @@ impl Servers {
                 command.arg("dataserver").arg("--volume").arg(own);
                 command.args(["--listen", listen, "--nameserver", nameserver]);
                 command.args(["--capacity", &self.capacity_bytes.to_string()]);
+                if self.power.is_some() {
+                    // Zeros would only take memory.
+                    command.arg("--no-zero-fill");
+                }
             }
         }
         let home = self.folder.join("home");

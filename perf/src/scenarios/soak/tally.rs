@@ -122,6 +122,7 @@ impl Tally {
             What::Stop(Server::Nameserver) => "stops of the nameserver",
             What::Stop(_) => "stops of a dataserver",
             What::Cut(_) => "one-way cuts",
+            What::Power => "power cuts of all",
         };
         *self.faults.entry(name.to_owned()).or_default() += 1;
     }
