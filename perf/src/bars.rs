@@ -232,6 +232,50 @@ const BARS: &[Bar] = &[
     bar("index", "1000000 replicas", "crashed start", ValueAtMost(3.0)),
     bar("index", "1000000 replicas", "memory", ValueAtMost(64.0)),
     bar("index", "1000000 replicas", "puts", RatioAtLeast(0.9)),
+    bar(
+        "soak",
+        "16 clients",
+        "acknowledged files lost or changed",
+        ValueAtMost(0.0),
+    ),
+    bar("soak", "16 clients", "failed", ValueAtMost(1.0)),
+    bar(
+        "soak",
+        "16 clients",
+        "failures that did not say retry",
+        ValueAtMost(0.0),
+    ),
+    bar(
+        "soak",
+        "16 clients",
+        "retries without success in 30 s",
+        ValueAtMost(0.0),
+    ),
+    bar(
+        "soak",
+        "16 clients",
+        "operations that never came back",
+        ValueAtMost(0.0),
+    ),
+    bar(
+        "soak",
+        "16 clients",
+        "processes that ended by themselves",
+        ValueAtMost(0.0),
+    ),
+    bar(
+        "soak",
+        "16 clients",
+        "rounds without full replication in 60 s",
+        ValueAtMost(0.0),
+    ),
+    bar("soak", "16 clients", "replicas lost or damaged", ValueAtMost(0.0)),
+    bar(
+        "soak",
+        "16 clients",
+        "longest way to full replication",
+        ValueAtMost(60.0),
+    ),
 ];
 
 /// The bar that a row is held against, as the number it is drawn at: a ratio for throughputs, else a value.

@@ -18,6 +18,7 @@ pub(crate) mod peers;
 pub(crate) mod repair;
 pub(crate) mod scaling;
 pub(crate) mod slow;
+pub(crate) mod soak;
 mod transfer;
 
 const MIB: f64 = (1 << 20) as f64;
