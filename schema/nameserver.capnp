@@ -31,7 +31,7 @@ struct ServerInfo {
 }
 
 interface Registration {
-  heartbeat @0 (volumes :List(Dataserver.VolumeReport)) -> (nowUnixMs :UInt64);
+  heartbeat @0 (volumes :List(Dataserver.VolumeReport), host :Dataserver.HostReport) -> (nowUnixMs :UInt64);
   reportBad @1 (volume :Types.Id128, blocks :List(Types.Replica)) -> ();
   # Replicas that the dataserver found suspect or corrupt by itself.
 }
@@ -315,6 +315,7 @@ struct ServerStatus {
   liveness @4 :Liveness;
   sinceHeartbeatMs @5 :UInt64;
   volumes @6 :List(VolumeStatus);
+  hostReport @7 :Dataserver.HostReport;
 }
 
 struct ClusterStatus {

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use blockyard_client::Client;
+use blockyard_wire::score::{Score, score};
 use blockyard_wire::types::{
-    ClusterStatus, CustodyState, Duty, Liveness, RepairStatus, ServerStatus, VolumeState, VolumeStatus,
+    ClusterStatus, CustodyState, Duty, HostReport, LatencyReport, Liveness, RepairStatus, ServerStatus,
+    VolumeState, VolumeStatus,
 };
 use serde::Serialize;
 
@@ -57,6 +59,8 @@ struct Server<'a> {
     /// With what the operator wants of it.
     word: &'static str,
     since_heartbeat_ms: u64,
+    score: Score,
+    machine: HostReport,
     volumes: Vec<Volume<'a>>,
 }
 
@@ -85,6 +89,9 @@ struct Volume<'a> {
     read_bytes: u64,
     pool_used_bytes: u64,
     pool_bytes: u64,
+    write: LatencyReport,
+    flush: LatencyReport,
+    read: LatencyReport,
 }
 
 impl<'a> Server<'a> {
@@ -97,6 +104,8 @@ impl<'a> Server<'a> {
             state: server.liveness,
             word: server_state(server),
             since_heartbeat_ms: server.since_heartbeat_ms,
+            score: score(server),
+            machine: server.host_report,
             volumes: server
                 .volumes
                 .iter()
@@ -133,6 +142,9 @@ impl<'a> Volume<'a> {
             read_bytes: report.read_bytes,
             pool_used_bytes: report.pool_used_bytes,
             pool_bytes: report.pool_bytes,
+            write: report.write,
+            flush: report.flush,
+            read: report.read,
         }
     }
 }
@@ -286,6 +298,7 @@ pub async fn nodes(form: flags::Form, client: &Client) -> anyhow::Result<()> {
             server.zone.clone(),
             server_state(server).to_owned(),
             output::duration(Duration::from_millis(server.since_heartbeat_ms)),
+            score(server).points.to_string(),
             server.volumes.len().to_string(),
             sum(|volume| volume.blocks).to_string(),
             percent(
@@ -296,7 +309,7 @@ pub async fn nodes(form: flags::Form, client: &Client) -> anyhow::Result<()> {
         ]
     });
     let header = [
-        "SERVER", "HOST", "ZONE", "STATE", "HEARD>", "VOLUMES>", "BLOCKS>", "USED>", "VERSION",
+        "SERVER", "HOST", "ZONE", "STATE", "HEARD>", "SCORE>", "VOLUMES>", "BLOCKS>", "USED>", "VERSION",
     ];
     Ok(output::line(output::table(header, rows))?)
 }

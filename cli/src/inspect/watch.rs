@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use blockyard_client::Client;
-use blockyard_wire::types::{ClusterStatus, CustodyState, VolumeId, VolumeReport};
+use blockyard_wire::types::{ClusterStatus, CustodyState, LatencyReport, VolumeId, VolumeReport};
 use crossterm::cursor::{Hide, MoveTo, Show};
 use crossterm::style::Print;
 use crossterm::terminal::{self, Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen};
@@ -189,6 +189,8 @@ fn busiest(status: &ClusterStatus, last: Option<&Sample>, at: Instant) -> String
             per_second(rates.read_bytes),
             format!("{:.0}", rates.flushes),
             report.in_flight.to_string(),
+            p99(report.flush),
+            p99(report.read),
             percent(report.pool_used_bytes, report.pool_bytes),
             percent(report.used_bytes, report.capacity_bytes),
             report.io_errors.to_string(),
@@ -203,6 +205,8 @@ fn busiest(status: &ClusterStatus, last: Option<&Sample>, at: Instant) -> String
         "READ>",
         "FLUSH/S>",
         "IN FLIGHT>",
+        "FLUSH P99>",
+        "READ P99>",
         "BUFFERS>",
         "USED>",
         "ERRORS>",
@@ -210,6 +214,13 @@ fn busiest(status: &ClusterStatus, last: Option<&Sample>, at: Instant) -> String
     ];
     let head = head.map(|line| output::safe(&line).into_owned()).join("\n");
     format!("{head}\n\n{}", output::table(header, rows))
+}
+
+fn p99(latency: LatencyReport) -> String {
+    match latency.count {
+        0 => "-".to_owned(),
+        _ => format!("{:.1} ms", f64::from(latency.p99_us) / 1000.0),
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use blockyard_wire::types::{BlockId, ClusterId, Replica, ReplicaState, VolumeId}
 use futures_channel::mpsc;
 
 use crate::config::Deadlines;
+use crate::latency::Latency;
 use crate::link::Links;
 use crate::outbox::Outbox;
 use crate::positions::Positions;
@@ -29,6 +30,8 @@ pub(crate) struct Node {
     pub deadlines: Deadlines,
     pub links: Links,
     pub positions: Positions,
+    /// How long its disk takes.
+    pub times: Times,
     pub connections: Cell<u32>,
     pub stopping: Cell<bool>,
     /// Everything has ended: the watch may too.
@@ -40,6 +43,17 @@ pub(crate) struct Node {
     /// A request or a connection has ended.
     pub ended: Signal,
     lifelines: RefCell<Vec<Weak<Lifeline>>>,
+}
+
+/// How long a volume's disk takes.
+#[derive(Default)]
+pub(crate) struct Times {
+    /// From the last packet until slot and record were written.
+    pub write: Latency,
+    /// From there until all was durable.
+    pub flush: Latency,
+    /// From the request until the disk had answered.
+    pub read: Latency,
 }
 
 impl Node {
@@ -61,6 +75,7 @@ impl Node {
             deadlines,
             links: Links::default(),
             positions,
+            times: Times::default(),
             connections: Cell::new(0),
             stopping: Cell::new(false),
             closed: Cell::new(false),

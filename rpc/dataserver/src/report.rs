@@ -65,6 +65,9 @@ pub(crate) fn of(node: &Node, address: &str, directory: &Path, pool_bytes: u64) 
             number: epoch.number,
             incarnation: Incarnation(epoch.incarnation),
         }),
+        write: node.times.write.report(),
+        flush: node.times.flush.report(),
+        read: node.times.read.report(),
     }
 }
 

@@ -182,6 +182,7 @@ impl Core {
                     .filter(|index| !is_removed(**index))
                     .map(|index| volume_status(*index, liveness))
                     .collect(),
+                host_report: server.machine,
             }
         });
         ClusterStatus {

@@ -208,6 +208,38 @@ pub struct VolumeReport {
     pub corrupt_blocks: Vec<BlockId>,
     /// The highest epoch that it has seen; number 0 where it has seen none, or does not say.
     pub epoch: Epoch,
+    /// From the last packet until slot and record were written.
+    pub write: LatencyReport,
+    /// From there until all was durable.
+    pub flush: LatencyReport,
+    /// From the request until the disk had answered.
+    pub read: LatencyReport,
+}
+
+/// How long work took of late.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct LatencyReport {
+    /// Pieces of work; with none, nothing is known.
+    pub count: u64,
+    /// The median, microseconds.
+    pub p50_us: u32,
+    /// What one in a hundred exceeds, microseconds.
+    pub p99_us: u32,
+}
+
+/// What could be measured of a dataserver's machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct HostReport {
+    /// How busy all cores together were since the last heartbeat.
+    pub cpu_busy_permille: Option<u16>,
+    /// The kernel's load average over a minute, times 1000.
+    pub load1_permille: Option<u32>,
+    /// Cores.
+    pub cores: Option<u32>,
+    /// Memory.
+    pub memory_bytes: Option<u64>,
+    /// Memory that could be given to somebody.
+    pub memory_available_bytes: Option<u64>,
 }
 
 /// What a dataserver tells of itself when it joins.
@@ -506,6 +538,8 @@ pub struct ServerStatus {
     pub since_heartbeat_ms: u64,
     /// Its volumes.
     pub volumes: Vec<VolumeStatus>,
+    /// What its machine is doing.
+    pub host_report: HostReport,
 }
 
 /// The whole cluster as the nameserver sees it.

@@ -78,7 +78,9 @@ impl registration::Server for Registration {
         mut results: registration::HeartbeatResults,
     ) -> capnp::Result<()> {
         let volumes = convert::read_list(params.get()?.get_volumes()?, convert::read_volume_report)?;
+        let host = convert::read_host_report(params.get()?.get_host()?);
         self.beat(volumes)?;
+        self.core.health.borrow_mut().machine(self.number, host);
         results.get().set_now_unix_ms(now_unix_ms());
         Ok(())
     }

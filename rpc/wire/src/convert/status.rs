@@ -3,8 +3,9 @@
 use blockyard_schema::nameserver_capnp as name;
 
 use super::{
-    liveness_from, liveness_to, malformed, read_cluster_info, read_file_info, read_list, read_volume_report,
-    text, write_cluster_info, write_file_info, write_list, write_volume_report,
+    liveness_from, liveness_to, malformed, read_cluster_info, read_file_info, read_host_report, read_list,
+    read_volume_report, text, write_cluster_info, write_file_info, write_host_report, write_list,
+    write_volume_report,
 };
 use crate::types::{Backlog, ClusterStatus, Duty, RepairStatus, ServerStatus, Trashed, Tuning, VolumeStatus};
 use crate::{Problem, Result};
@@ -158,6 +159,7 @@ pub fn read_server_status(from: name::server_status::Reader<'_>) -> Result<Serve
         liveness: liveness_from(from.get_liveness()),
         since_heartbeat_ms: from.get_since_heartbeat_ms(),
         volumes: read_list(from.get_volumes().map_err(malformed)?, read_volume_status)?,
+        host_report: read_host_report(from.get_host_report().map_err(malformed)?),
     })
 }
 
@@ -169,6 +171,7 @@ pub fn write_server_status(from: &ServerStatus, mut to: name::server_status::Bui
     to.set_version(&from.version);
     to.set_liveness(liveness_to(from.liveness));
     to.set_since_heartbeat_ms(from.since_heartbeat_ms);
+    write_host_report(&from.host_report, to.reborrow().init_host_report());
     write_list(
         &from.volumes,
         to.init_volumes(from.volumes.len() as u32),
