@@ -210,7 +210,8 @@ pub struct Nameserver {
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=1000))]
     pub snapshots: u16,
     /// Take the cluster over with the state of a backup: reign above the highest epoch that a volume has seen, and keep
-    /// what came after the backup until 'fsck --release-quarantine'. Only when no newer nameserver runs.
+    /// what came after the backup until 'fsck --release-quarantine'. Only when no newer nameserver runs, and not in a
+    /// unit file: each start with it takes over anew.
     #[arg(long)]
     pub adopt: bool,
     /// Where clients and dataservers connect; beyond loopback it needs --cluster-secret.

@@ -148,6 +148,32 @@ fn a_backup_holds_what_was_there_and_is_restored_only_where_nothing_is() {
         refused.to_string().contains("holds a nameserver's data"),
         "{refused}"
     );
+
+    // With the word given at once, the next start needs none; the one after that is like any other.
+    backup::restore(&path("backup"), &path("three"), true).unwrap();
+    for (epoch, reigns) in [(5, 4), (6, 4)] {
+        let handle = serve(Config {
+            safe_mode_ms: 200,
+            ..of("three")
+        });
+        run(async {
+            let address = handle.address().to_string();
+            let node = Node::new(1, &secret, cluster);
+            node.epoch.set(Epoch {
+                number: 4,
+                incarnation: Incarnation([4; 16]),
+            });
+            // Told, and asked to come again, or let in.
+            let _ = Server::join(&node, &address, &secret).await;
+            let client = until("it serves", async || {
+                Client::connect(&address, &secret).await.ok()
+            })
+            .await;
+            assert_eq!(client.status().await.unwrap().cluster.epoch.number, epoch);
+            assert_eq!(state_of(&client).await.unwrap().quarantined_reigns, reigns);
+        });
+        handle.stop().unwrap();
+    }
 }
 
 /// A replica of a block that the volume has and the nameserver may not know.
@@ -271,6 +297,12 @@ fn an_older_state_serves_nothing_until_it_is_told_to_take_over() {
         })
         .await;
         let listed = until("the others are seen", async || {
+            assert!(
+                nodes
+                    .iter()
+                    .all(|node| node.replicas.borrow().contains_key(&late)),
+                "deleted"
+            );
             let listed = orphans_of(&client, nodes[1].volume).await;
             (listed.len() == 2 && listed.iter().all(|orphan| orphan.age_ms > 600)).then_some(listed)
         })
