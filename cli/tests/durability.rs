@@ -244,7 +244,7 @@ fn files_come_back_from_what_volumes_hold() {
     let long = cluster.upload_random("long", 2 * BLOCK + 77);
     let short = cluster.upload_random("short", 5000);
     cluster.upload_random("gone", 70_000);
-    cluster.ok(&["rm", "/gone"]);
+    cluster.ok(&["rm", "--now", "/gone"]);
     let version = cluster.json(&["stat", "/long", "--json"]);
     let version = version["version"].as_u64().unwrap_or_else(|| panic!("{version}"));
     cluster.wait_for_status("the deleted file is gone", |status| {
