@@ -17,9 +17,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::channel::{Fetched, Trouble};
 use crate::core::Core;
-use crate::pace::{SIZES, size_class};
 use crate::places;
 use crate::read::{self, Piece};
+use crate::usual::{SIZES, size_class};
 
 /// The part of the reads that may be asked for twice, and how many at once.
 pub const HEDGED_PART: f64 = 0.05;

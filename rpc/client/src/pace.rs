@@ -10,19 +10,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::time::Duration;
 
-use blockyard_engine::limits::UNIT_BYTES;
 use blockyard_wire::types::VolumeId;
-use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-/// Longest time that is told apart, in microseconds.
-const LONGEST_US: u64 = 60_000_000;
-/// Samples of the first window, which is soon over, so that guesses are; each later one is four times as long, up to
-/// the last.
-const WINDOW_MIN: u64 = 16;
-const WINDOW_MAX: u64 = 256;
-/// What part of the requests is usual, in percent; the rest is late.
-const USUAL_PERCENT: f64 = 95.0;
+use crate::usual::Usual;
 
 /// How much a sample moves a score: about five make it.
 const WEIGHT: f64 = 0.2;
@@ -43,50 +34,6 @@ const AVOID_MAX: Duration = Duration::from_secs(60);
 const TRIAL_SCORE: f64 = 0.75 * SLOW_RATIO;
 /// Volumes that are remembered; past that, those that are not slow are forgotten.
 const VOLUMES_MAX: usize = 4096;
-
-/// Requests of three sizes take so differently long that each is a class of its own.
-pub const SIZES: usize = 3;
-/// Between single units and whole blocks.
-const MEDIUM_BYTES: usize = 16 * UNIT_BYTES;
-
-/// The class of a size.
-pub fn size_class(bytes: usize) -> usize {
-    usize::from(bytes > UNIT_BYTES) + usize::from(bytes > MEDIUM_BYTES)
-}
-
-/// The usual time of something, of late.
-struct Usual {
-    window: Histogram<u32>,
-    window_samples: u64,
-    middle: Duration,
-    tail: Duration,
-}
-
-impl Usual {
-    /// With a guess that holds until there is a measurement.
-    fn new(guess: Duration) -> Self {
-        Self {
-            // One digit: a sixteenth of the value, and two kilobytes.
-            window: Histogram::new_with_bounds(1, LONGEST_US, 1)
-                .expect("the bounds are in order and the digits allowed"),
-            window_samples: WINDOW_MIN,
-            middle: guess,
-            tail: guess * 2,
-        }
-    }
-
-    fn record(&mut self, took: Duration) {
-        let us = u64::try_from(took.as_micros()).unwrap_or(LONGEST_US);
-        self.window.saturating_record(us.clamp(1, LONGEST_US));
-        if self.window.len() < self.window_samples {
-            return;
-        }
-        let at = |percentile| Duration::from_micros(self.window.value_at_percentile(percentile));
-        (self.middle, self.tail) = (at(50.0), at(USUAL_PERCENT));
-        self.window.reset();
-        self.window_samples = (self.window_samples * 4).min(WINDOW_MAX);
-    }
-}
 
 /// What is known of one volume.
 #[derive(Clone, Copy)]
@@ -409,40 +356,6 @@ impl Drop for Late<'_> {
     }
 }
 
-/// How many requests may be made twice: a part of all of them, and some at once.
-pub struct Budget {
-    part: f64,
-    at_once: f64,
-    left: Cell<f64>,
-}
-
-impl Budget {
-    /// For `part` of all requests, `at_once` of which may be made with no others between.
-    pub fn new(part: f64, at_once: u32) -> Self {
-        let at_once = f64::from(at_once);
-        Self {
-            part,
-            at_once,
-            left: Cell::new(at_once),
-        }
-    }
-
-    /// A request is made for the first time.
-    pub fn earn(&self) {
-        self.left.set((self.left.get() + self.part).min(self.at_once));
-    }
-
-    /// Whether one may be made twice now.
-    pub fn spend(&self) -> bool {
-        let left = self.left.get();
-        let may = left >= 1.0;
-        if may {
-            self.left.set(left - 1.0);
-        }
-        may
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -456,16 +369,6 @@ mod tests {
 
     fn volumes(count: u8) -> Vec<VolumeId> {
         (1..=count).map(|number| VolumeId([number; 16])).collect()
-    }
-
-    #[test]
-    fn what_is_usual_is_measured() {
-        let paces = paces();
-        assert_eq!(paces.usual(1), 100 * MS);
-        (0..400).for_each(|sample| paces.note(0, MS * (1 + sample % 100)));
-        let usual = paces.usual(0);
-        assert!((80 * MS..100 * MS).contains(&usual), "{usual:?}");
-        assert_eq!(paces.usual(1), 100 * MS, "each class for itself");
     }
 
     #[test]
@@ -578,16 +481,5 @@ mod tests {
         assert!(paces.behind(ids[0]) > paces.behind(ids[1]) && paces.behind(ids[1]) > 0);
         drop(second);
         assert_eq!(paces.behind(ids[0]), 0);
-    }
-
-    #[test]
-    fn the_budget_is_a_part_and_some_at_once() {
-        let budget = Budget::new(0.05, 10);
-        let spend = |asked: u32| (0..asked).filter(|_| budget.spend()).count();
-        assert_eq!(spend(100), 10);
-        (0..101).for_each(|_| budget.earn());
-        assert_eq!(spend(100), 5);
-        (0..100_000).for_each(|_| budget.earn());
-        assert_eq!(spend(100), 10);
     }
 }
