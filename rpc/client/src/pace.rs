@@ -19,8 +19,8 @@ use crate::usual::Usual;
 const WEIGHT: f64 = 0.2;
 /// Ratios count up to this, so that one long stop does not mark a volume for ever.
 const RATIO_MAX: f64 = 12.0;
-/// What a request counts at least that another volume answered sooner, though it was asked later.
-const OVERTAKEN_RATIO: f64 = 8.0;
+/// What a request counts that another volume answered sooner, though it was asked later: the most.
+const OVERTAKEN_RATIO: f64 = RATIO_MAX;
 /// Times the middle of its sisters' scores that make a volume slow. A score below 1 counts as 1.
 const SLOW_RATIO: f64 = 4.0;
 /// A sample up to this speaks for a slow volume; so many of them, so far apart, acquit it. Pulses are not to.
@@ -41,6 +41,8 @@ struct Pace {
     score: f64,
     /// Requests that are late at this moment.
     late: u32,
+    /// When a request to it was last overtaken.
+    overtaken_at: Option<Instant>,
     slow: Option<Slow>,
     /// How often in a row it proved slow when it came back.
     relapses: u32,
@@ -64,6 +66,7 @@ impl Default for Pace {
         Self {
             score: 1.0,
             late: 0,
+            overtaken_at: None,
             slow: None,
             relapses: 0,
             requests: 0,
@@ -120,10 +123,17 @@ impl Paces {
         }
     }
 
-    /// A request to `volume` was given up after so long, because another volume had answered it.
-    pub fn overtaken(&self, volume: VolumeId, class: usize, after: Duration, now: Instant) {
-        let ratio = self.ratio(class, after).max(OVERTAKEN_RATIO);
-        self.judge(volume, ratio, now);
+    /// A request to `volume` that was begun then is given up now, because another volume has answered it. Those that were
+    /// under way together tell of one moment, such as a busy machine's scheduler makes, and count once.
+    pub fn overtaken(&self, volume: VolumeId, begun: Instant, now: Instant) {
+        let counts = self.change(volume, |pace| {
+            let counts = pace.overtaken_at.is_none_or(|before| begun >= before);
+            pace.overtaken_at = pace.overtaken_at.filter(|_| !counts).or(Some(now));
+            counts
+        });
+        if counts {
+            self.judge(volume, OVERTAKEN_RATIO, now);
+        }
     }
 
     /// `volume` did not answer at all: there is nothing to weigh.
@@ -413,7 +423,10 @@ mod tests {
         paces.took(ids[0], 0, Duration::from_secs(9), now);
         assert!(!paces.is_slow(ids[0]));
         (0..20).for_each(|_| paces.took(ids[0], 0, 5 * MS, now));
-        (0..4).for_each(|_| paces.overtaken(ids[0], 0, MS, now));
+        // Many at once are one moment.
+        (0..9).for_each(|_| paces.overtaken(ids[0], now, now + MS));
+        assert!(!paces.is_slow(ids[0]));
+        paces.overtaken(ids[0], now + MS, now + 2 * MS);
         assert!(paces.is_slow(ids[0]));
     }
 
