@@ -14,11 +14,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::batch::Batch;
+use crate::budget::Budget;
 use crate::buffers::Buffers;
 use crate::channel::Channels;
 use crate::lookup::Lookup;
 use crate::options::Options;
-use crate::pace::{Budget, Paces};
+use crate::pace::Paces;
 use crate::places::Places;
 use crate::session::Session;
 use crate::short::Short;

@@ -17,9 +17,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::channel::{Fetched, Trouble};
 use crate::core::Core;
-use crate::pace::{SIZES, size_class};
 use crate::places;
 use crate::read::{self, Piece};
+use crate::usual::{SIZES, size_class};
 
 /// The part of the reads that may be asked for twice, and how many at once.
 pub const HEDGED_PART: f64 = 0.05;
@@ -66,8 +66,11 @@ pub async fn fetch(
         () = late(core, class, begun, &answered) => {}
     }
     let waiting = core.reads.late(first.hop.volume);
+    let late_since = Instant::now();
     let rival = loop {
-        if let Some(rival) = take_rival(core, first.hop.volume, left) {
+        // After several times as long even a slow one may be better.
+        let any = late_since.elapsed() > 2 * (late_since - begun);
+        if let Some(rival) = take_rival(core, first.hop.volume, left, any) {
             break rival;
         }
         let again = Instant::now() + LATE_MIN;
@@ -92,7 +95,7 @@ pub async fn fetch(
         if rival_was_sooner {
             core.counters.hedges_won.count();
             let now = Instant::now();
-            core.reads.overtaken(first.hop.volume, class, now - begun, now);
+            core.reads.overtaken(first.hop.volume, begun, now);
         }
         return outcome.ok();
     }
@@ -136,10 +139,10 @@ async fn late(core: &Core, class: usize, begun: Instant, answered: &Cell<bool>) 
 }
 
 /// Another replica that may do better, if the budget has one more read.
-fn take_rival(core: &Core, first: VolumeId, left: &mut VecDeque<Location>) -> Option<Location> {
+fn take_rival(core: &Core, first: VolumeId, left: &mut VecDeque<Location>, any: bool) -> Option<Location> {
     let at = left
         .iter()
-        .position(|replica| places::may_rescue(core, first, replica))?;
+        .position(|replica| places::may_rescue(core, first, replica, any))?;
     if core.hedges.spend() {
         left.remove(at)
     } else {

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use crate::pace::{SIZES, size_class};
 use crate::trace::{HopSpans, PutSpans};
+use crate::usual::{SIZES, size_class};
 
 /// Usual times of the classes, before anything is measured: heads by size, then hops behind them by size.
 pub const GUESSES: [Duration; 2 * SIZES] = {

@@ -8,6 +8,7 @@
 
 mod admin;
 mod batch;
+mod budget;
 mod buffers;
 mod channel;
 mod client;
@@ -30,6 +31,7 @@ mod source;
 mod statistics;
 mod trace;
 mod upload;
+mod usual;
 
 pub use blockyard_wire::secret::ClusterSecret;
 pub use blockyard_wire::{Problem, ProblemKind, Result, types};

@@ -10,26 +10,17 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::time::Duration;
 
-use blockyard_engine::limits::UNIT_BYTES;
 use blockyard_wire::types::VolumeId;
-use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-/// Longest time that is told apart, in microseconds.
-const LONGEST_US: u64 = 60_000_000;
-/// Samples of the first window, which is soon over, so that guesses are; each later one is four times as long, up to
-/// the last.
-const WINDOW_MIN: u64 = 16;
-const WINDOW_MAX: u64 = 256;
-/// What part of the requests is usual, in percent; the rest is late.
-const USUAL_PERCENT: f64 = 95.0;
+use crate::usual::Usual;
 
 /// How much a sample moves a score: about five make it.
 const WEIGHT: f64 = 0.2;
 /// Ratios count up to this, so that one long stop does not mark a volume for ever.
 const RATIO_MAX: f64 = 12.0;
-/// What a request counts at least that another volume answered sooner, though it was asked later.
-const OVERTAKEN_RATIO: f64 = 8.0;
+/// What a request counts that another volume answered sooner, though it was asked later: the most.
+const OVERTAKEN_RATIO: f64 = RATIO_MAX;
 /// Times the middle of its sisters' scores that make a volume slow. A score below 1 counts as 1.
 const SLOW_RATIO: f64 = 4.0;
 /// A sample up to this speaks for a slow volume; so many of them, so far apart, acquit it. Pulses are not to.
@@ -44,56 +35,14 @@ const TRIAL_SCORE: f64 = 0.75 * SLOW_RATIO;
 /// Volumes that are remembered; past that, those that are not slow are forgotten.
 const VOLUMES_MAX: usize = 4096;
 
-/// Requests of three sizes take so differently long that each is a class of its own.
-pub const SIZES: usize = 3;
-/// Between single units and whole blocks.
-const MEDIUM_BYTES: usize = 16 * UNIT_BYTES;
-
-/// The class of a size.
-pub fn size_class(bytes: usize) -> usize {
-    usize::from(bytes > UNIT_BYTES) + usize::from(bytes > MEDIUM_BYTES)
-}
-
-/// The usual time of something, of late.
-struct Usual {
-    window: Histogram<u32>,
-    window_samples: u64,
-    middle: Duration,
-    tail: Duration,
-}
-
-impl Usual {
-    /// With a guess that holds until there is a measurement.
-    fn new(guess: Duration) -> Self {
-        Self {
-            // One digit: a sixteenth of the value, and two kilobytes.
-            window: Histogram::new_with_bounds(1, LONGEST_US, 1)
-                .expect("the bounds are in order and the digits allowed"),
-            window_samples: WINDOW_MIN,
-            middle: guess,
-            tail: guess * 2,
-        }
-    }
-
-    fn record(&mut self, took: Duration) {
-        let us = u64::try_from(took.as_micros()).unwrap_or(LONGEST_US);
-        self.window.saturating_record(us.clamp(1, LONGEST_US));
-        if self.window.len() < self.window_samples {
-            return;
-        }
-        let at = |percentile| Duration::from_micros(self.window.value_at_percentile(percentile));
-        (self.middle, self.tail) = (at(50.0), at(USUAL_PERCENT));
-        self.window.reset();
-        self.window_samples = (self.window_samples * 4).min(WINDOW_MAX);
-    }
-}
-
 /// What is known of one volume.
 #[derive(Clone, Copy)]
 struct Pace {
     score: f64,
     /// Requests that are late at this moment.
     late: u32,
+    /// When a request to it was last overtaken.
+    overtaken_at: Option<Instant>,
     slow: Option<Slow>,
     /// How often in a row it proved slow when it came back.
     relapses: u32,
@@ -117,6 +66,7 @@ impl Default for Pace {
         Self {
             score: 1.0,
             late: 0,
+            overtaken_at: None,
             slow: None,
             relapses: 0,
             requests: 0,
@@ -173,10 +123,17 @@ impl Paces {
         }
     }
 
-    /// A request to `volume` was given up after so long, because another volume had answered it.
-    pub fn overtaken(&self, volume: VolumeId, class: usize, after: Duration, now: Instant) {
-        let ratio = self.ratio(class, after).max(OVERTAKEN_RATIO);
-        self.judge(volume, ratio, now);
+    /// A request to `volume` that was begun then is given up now, because another volume has answered it. Those that were
+    /// under way together tell of one moment, such as a busy machine's scheduler makes, and count once.
+    pub fn overtaken(&self, volume: VolumeId, begun: Instant, now: Instant) {
+        let counts = self.change(volume, |pace| {
+            let counts = pace.overtaken_at.is_none_or(|before| begun >= before);
+            pace.overtaken_at = pace.overtaken_at.filter(|_| !counts).or(Some(now));
+            counts
+        });
+        if counts {
+            self.judge(volume, OVERTAKEN_RATIO, now);
+        }
     }
 
     /// `volume` did not answer at all: there is nothing to weigh.
@@ -409,40 +366,6 @@ impl Drop for Late<'_> {
     }
 }
 
-/// How many requests may be made twice: a part of all of them, and some at once.
-pub struct Budget {
-    part: f64,
-    at_once: f64,
-    left: Cell<f64>,
-}
-
-impl Budget {
-    /// For `part` of all requests, `at_once` of which may be made with no others between.
-    pub fn new(part: f64, at_once: u32) -> Self {
-        let at_once = f64::from(at_once);
-        Self {
-            part,
-            at_once,
-            left: Cell::new(at_once),
-        }
-    }
-
-    /// A request is made for the first time.
-    pub fn earn(&self) {
-        self.left.set((self.left.get() + self.part).min(self.at_once));
-    }
-
-    /// Whether one may be made twice now.
-    pub fn spend(&self) -> bool {
-        let left = self.left.get();
-        let may = left >= 1.0;
-        if may {
-            self.left.set(left - 1.0);
-        }
-        may
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -456,16 +379,6 @@ mod tests {
 
     fn volumes(count: u8) -> Vec<VolumeId> {
         (1..=count).map(|number| VolumeId([number; 16])).collect()
-    }
-
-    #[test]
-    fn what_is_usual_is_measured() {
-        let paces = paces();
-        assert_eq!(paces.usual(1), 100 * MS);
-        (0..400).for_each(|sample| paces.note(0, MS * (1 + sample % 100)));
-        let usual = paces.usual(0);
-        assert!((80 * MS..100 * MS).contains(&usual), "{usual:?}");
-        assert_eq!(paces.usual(1), 100 * MS, "each class for itself");
     }
 
     #[test]
@@ -510,7 +423,10 @@ mod tests {
         paces.took(ids[0], 0, Duration::from_secs(9), now);
         assert!(!paces.is_slow(ids[0]));
         (0..20).for_each(|_| paces.took(ids[0], 0, 5 * MS, now));
-        (0..4).for_each(|_| paces.overtaken(ids[0], 0, MS, now));
+        // Many at once are one moment.
+        (0..9).for_each(|_| paces.overtaken(ids[0], now, now + MS));
+        assert!(!paces.is_slow(ids[0]));
+        paces.overtaken(ids[0], now + MS, now + 2 * MS);
         assert!(paces.is_slow(ids[0]));
     }
 
@@ -578,16 +494,5 @@ mod tests {
         assert!(paces.behind(ids[0]) > paces.behind(ids[1]) && paces.behind(ids[1]) > 0);
         drop(second);
         assert_eq!(paces.behind(ids[0]), 0);
-    }
-
-    #[test]
-    fn the_budget_is_a_part_and_some_at_once() {
-        let budget = Budget::new(0.05, 10);
-        let spend = |asked: u32| (0..asked).filter(|_| budget.spend()).count();
-        assert_eq!(spend(100), 10);
-        (0..101).for_each(|_| budget.earn());
-        assert_eq!(spend(100), 5);
-        (0..100_000).for_each(|_| budget.earn());
-        assert_eq!(spend(100), 10);
     }
 }

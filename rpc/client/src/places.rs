@@ -89,11 +89,11 @@ pub fn order(core: &Core, replicas: &[Location]) -> Vec<Location> {
     order
 }
 
-/// Whether a read that is late at `first` may do better here: at a volume that is not slow, unless `first` is slow too,
-/// and that has no late request at this moment.
-pub fn may_rescue(core: &Core, first: VolumeId, replica: &Location) -> bool {
+/// Whether a read that is late at `first` may do better here: at a volume that is not slow, unless `first` is slow too
+/// or `any` will do, and that has no late request at this moment.
+pub fn may_rescue(core: &Core, first: VolumeId, replica: &Location, any: bool) -> bool {
     let volume = replica.hop.volume;
-    let slow = core.reads.is_slow(volume) && !core.reads.is_slow(first);
+    let slow = !any && core.reads.is_slow(volume) && !core.reads.is_slow(first);
     replica.live && !core.places.is_shunned(volume) && !slow && !core.reads.is_late(volume)
 }
 

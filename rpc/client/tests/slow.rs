@@ -247,3 +247,29 @@ async fn a_volume_that_says_no_hello_is_overtaken_too() {
         "{statistics:?}"
     );
 }
+
+#[tokio::test]
+async fn a_slow_replica_rescues_reads_of_one_that_stands_still() {
+    let cluster = Cluster::new(2);
+    let (client, data) = (cluster.client().await, random_bytes(64 << 10));
+    let block = one_block(&client, &data).await;
+    let of_one = |at: usize| BlockInfo {
+        replicas: vec![block.replicas[at].clone()],
+        ..block.clone()
+    };
+    cluster.fault(1, Some(Fault::SlowGet(150)));
+    while !of(&client, cluster.volume_ids()[1]).await.slow_to_read {
+        client.read_block(&of_one(0)).await.unwrap();
+        client.read_block(&of_one(1)).await.unwrap();
+    }
+    // Only slow reads have been made of it so far, so it still counts as slow.
+    cluster.fault(1, None);
+    cluster.fault(0, Some(Fault::Stuck));
+    assert!(client.read_block(&block).await.unwrap() == data);
+    let statistics = client.statistics().await.unwrap();
+    assert_eq!(
+        (statistics.hedged, statistics.hedges_won),
+        (1, 1),
+        "{statistics:?}"
+    );
+}
