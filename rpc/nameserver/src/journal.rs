@@ -5,7 +5,7 @@
 //! it is damage. FORMAT.md draws the bytes.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use blockyard_engine::checksum::crc_seeded;
@@ -218,12 +218,41 @@ pub struct Tail {
     pub files: u64,
 }
 
+/// Gives at most so many bytes from the beginning of a file.
+pub type Read<'a> = &'a dyn Fn(&Path, usize) -> io::Result<Vec<u8>>;
+
 /// Reads journal files in order and hands on each command above `after` with its index.
 ///
 /// # Errors
 /// `Damaged` when a frame is bad and a valid one follows, when files do not fit together, or when commands
 /// between `after` and the first are missing; and what `apply` gives.
 pub fn replay(
+    dir: &Path,
+    cluster: ClusterId,
+    files: &[(u64, PathBuf)],
+    after: u64,
+    apply: &mut dyn FnMut(u64, Command) -> Result<(), Error>,
+) -> Result<Tail, Error> {
+    replay_with(&from_disk, dir, cluster, files, after, apply)
+}
+
+fn from_disk(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    if bytes_max == usize::MAX {
+        return fs::read(path);
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path)?
+        .take(bytes_max as u64)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// [`replay`] of files that `read` gives.
+///
+/// # Errors
+/// Those of [`replay`].
+pub fn replay_with(
+    read: Read<'_>,
     dir: &Path,
     cluster: ClusterId,
     files: &[(u64, PathBuf)],
@@ -242,7 +271,7 @@ pub fn replay(
     };
     let mut expected: Option<Place> = None;
     for (at, (sequence, path)) in files.iter().enumerate() {
-        let header = read_header(dir, path, cluster, *sequence)?;
+        let header = header_of(read, dir, path, cluster, *sequence)?;
         if let Some(expected) = expected
             && header.first != expected
         {
@@ -270,7 +299,7 @@ pub fn replay(
         // Whole files below `after` are there for the older snapshot: their end shows in the next header.
         let next = files
             .get(at + 1)
-            .map(|(sequence, path)| read_header(dir, path, cluster, *sequence));
+            .map(|(sequence, path)| header_of(read, dir, path, cluster, *sequence));
         tail.sequence = *sequence;
         if let Some(next) = next
             && next.as_ref().is_ok_and(|next| next.first.index <= after + 1)
@@ -279,7 +308,7 @@ pub fn replay(
             continue;
         }
         tail.files += 1;
-        let end = replay_file(dir, path, &header, after, &mut tail, apply)?;
+        let end = replay_file(read, dir, path, &header, after, &mut tail, apply)?;
         expected = Some(end);
     }
     if let Some(end) = expected {
@@ -302,10 +331,17 @@ pub fn replay(
 /// # Errors
 /// `Damaged`, `Format` or `Io`.
 pub fn read_header(dir: &Path, path: &Path, cluster: ClusterId, sequence: u64) -> Result<Header, Error> {
-    let mut page = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(HEADER_BYTES as u64).read_to_end(&mut page))
-        .map_err(Error::io(format!("cannot read {}", path.display())))?;
+    header_of(&from_disk, dir, path, cluster, sequence)
+}
+
+fn header_of(
+    read: Read<'_>,
+    dir: &Path,
+    path: &Path,
+    cluster: ClusterId,
+    sequence: u64,
+) -> Result<Header, Error> {
+    let page = read(path, HEADER_BYTES).map_err(Error::io(format!("cannot read {}", path.display())))?;
     let (format, header) = Header::decode(&page)
         .ok_or_else(|| Error::damaged(dir, format!("the header of {} is damaged", path.display())))?;
     if format > FORMAT {
@@ -331,6 +367,7 @@ pub fn read_header(dir: &Path, path: &Path, cluster: ClusterId, sequence: u64) -
 
 /// Reads the frames of one file; where the frame behind the last belongs.
 fn replay_file(
+    read: Read<'_>,
     dir: &Path,
     path: &Path,
     header: &Header,
@@ -344,7 +381,7 @@ fn replay_file(
             format!("{} is damaged at byte {offset}: {what}", path.display()),
         ))
     };
-    let file = fs::read(path).map_err(Error::io(format!("cannot read {}", path.display())))?;
+    let file = read(path, usize::MAX).map_err(Error::io(format!("cannot read {}", path.display())))?;
     let mut place = header.first;
     let mut offset = HEADER_BYTES;
     while let Some(frame) = Frame::at(&file, offset, header.seed) {

@@ -7,11 +7,13 @@
 
 mod allocate;
 mod answers;
+mod calls;
 pub mod config;
 mod core;
 mod dataserver;
 pub mod error;
 mod health;
+mod join;
 mod journal;
 mod log;
 mod maintenance;
@@ -24,6 +26,8 @@ mod repair;
 mod reports;
 mod server;
 mod service;
+#[cfg(feature = "simulated")]
+pub mod simulated;
 mod snapshot;
 mod state;
 mod store;

@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use blockyard_wire::Result;
-use blockyard_wire::ticket::now_unix_ms;
 use blockyard_wire::types::BlockId;
 
 use crate::core::Core;
@@ -73,7 +72,7 @@ async fn expire(core: &Core) -> Result<()> {
         tracing::info!(count = leases.len(), "uploads have been silent for too long");
         core.propose(Command::Expire {
             leases: leases.to_vec(),
-            at_unix_ms: now_unix_ms(),
+            at_unix_ms: core.now_unix_ms(),
         })
         .await?;
         leases
@@ -85,7 +84,7 @@ async fn expire(core: &Core) -> Result<()> {
 
 async fn reap(core: &Core) -> Result<()> {
     let done: Vec<u64> = {
-        let (state, readers, now) = (core.state.borrow(), core.readers.borrow(), now_unix_ms());
+        let (state, readers, now) = (core.state.borrow(), core.readers.borrow(), core.now_unix_ms());
         let condemned = state.condemned().keys();
         condemned
             .filter(|version| readers.are_done(**version, now))

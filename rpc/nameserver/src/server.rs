@@ -20,8 +20,8 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::core::Core;
 use crate::error::Error;
-use crate::log::{Journal, Uring};
-use crate::state::Command;
+use crate::log::{Journal, Log, Uring};
+use crate::state::{Command, State};
 use crate::store::{Opened, Store};
 use crate::view::View;
 use crate::{maintenance, repair, service, writer};
@@ -164,15 +164,6 @@ async fn run(
     let secret = secret(&config, address)?;
     let keys = Keys::derive(&secret, store.cluster);
 
-    // The reign is durable before anybody is served: two reigns never hand out the same block ids.
-    let number = state.epoch().number.max(tail.term) + 1;
-    let reign = Command::Reign {
-        epoch: Epoch {
-            number,
-            incarnation: Incarnation::random(),
-        },
-        at_unix_ms: now_unix_ms(),
-    };
     let mut journal = Journal::new(
         Uring,
         &store.dir,
@@ -182,14 +173,8 @@ async fn run(
         tail.place,
     );
     journal.forget_bytes(tail.bytes);
-    let begun = journal
-        .append(number, &[crate::journal::encode_command(&reign)])
-        .await;
-    begun.map_err(|refused| Error::Io {
-        doing: "cannot begin to reign".to_owned(),
-        source: std::io::Error::other(format!("{refused:?}")),
-    })?;
-    state.apply(&reign)?;
+    reign(&mut state, &mut journal, tail.term, Incarnation::random(), now_unix_ms()).await?;
+    let number = state.epoch().number;
 
     let stopping = async move {
         // A handle that is gone stops as well.
@@ -202,6 +187,7 @@ async fn run(
         store.cluster,
         keys,
         address.to_string(),
+        Box::new(now_unix_ms),
         state,
         stopping.clone(),
     );
@@ -231,6 +217,37 @@ async fn run(
     let core: Rc<Core> = core;
     Store::snapshot(&dir, store.cluster, &core.state.borrow())?;
     tracing::info!("the nameserver has stopped");
+    Ok(())
+}
+
+/// Begins a reign, one above all that were: it is durable before anybody is served, so that two reigns never hand out
+/// the same block ids.
+///
+/// # Errors
+/// `Io` when the journal can't be written; `Invalid` when there have been too many.
+pub(crate) async fn reign<L: Log>(
+    state: &mut State,
+    journal: &mut Journal<L>,
+    term: u64,
+    incarnation: Incarnation,
+    at_unix_ms: u64,
+) -> Result<(), Error> {
+    let number = state.epoch().number.max(term) + 1;
+    let reign = Command::Reign {
+        epoch: Epoch {
+            number,
+            incarnation,
+        },
+        at_unix_ms,
+    };
+    let begun = journal
+        .append(number, &[crate::journal::encode_command(&reign)])
+        .await;
+    begun.map_err(|refused| Error::Io {
+        doing: "cannot begin to reign".to_owned(),
+        source: std::io::Error::other(format!("{refused:?}")),
+    })?;
+    state.apply(&reign)?;
     Ok(())
 }
 
