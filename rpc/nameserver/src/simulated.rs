@@ -342,15 +342,30 @@ impl Nameserver {
         rows.map(|(id, row)| mapped(&state, BlockId(id), row)).collect()
     }
 
-    /// Whether nothing is left to be done: nothing to repair, clean, trim, delete, expire or reap.
-    pub fn is_settled(&self) -> bool {
+    /// Whether an upload in progress may still add a block.
+    pub fn may_want(&self, block: BlockId) -> bool {
         let state = self.core.state.borrow();
-        !self.core.safe_mode.get()
-            && self.core.health.borrow().is_complete()
-            && self.core.redundancy.borrow().all().next().is_none()
-            && state.blocks().pending() == 0
-            && state.condemned().is_empty()
-            && state.leases().is_empty()
+        self.core.uploads.borrow().may_want(block, &state)
+    }
+
+    /// What is left to be done where the volumes `there` are all that there are; `None` when nothing is.
+    pub fn unsettled(&self, there: &[VolumeId]) -> Option<String> {
+        let state = self.core.state.borrow();
+        let redundancy = self.core.redundancy.borrow();
+        if self.core.safe_mode.get() || !self.core.health.borrow().is_complete() {
+            return Some("not all servers have come".to_owned());
+        }
+        if let Some((need, block)) = redundancy.urgent(None).next() {
+            return Some(format!("block {} needs {need:?}", BlockId(block)));
+        }
+        let owes = |volume: &&crate::state::blocks::Volume| {
+            there.contains(&volume.row.id) && !volume.pending.is_empty()
+        };
+        if let Some(volume) = state.blocks().volumes().iter().find(owes) {
+            return Some(format!("{} owes deletions", volume.row.id));
+        }
+        let left = state.condemned().len() + state.leases().len();
+        (left > 0).then(|| format!("{left} versions or uploads wait to be let go"))
     }
 
     /// The state as a snapshot's chunks.

@@ -195,8 +195,11 @@ impl From<Problem> for Failure {
     }
 }
 
+/// What comes of a step of a question.
+pub type Answered<T> = std::result::Result<T, Failure>;
+
 /// How a question ended.
-pub type Outcome = std::result::Result<Answer, Failure>;
+pub type Outcome = Answered<Answer>;
 
 impl Request {
     /// What it is, for people.

@@ -15,7 +15,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::oneshot;
 
-use crate::messages::{Answer, Content, Failure, Outcome, Put, Request, Stored, crc_of};
+use crate::messages::{Answer, Answered, Content, Failure, Outcome, Put, Request, Stored, crc_of};
 use crate::volume::Volume;
 use crate::world::{ConnectionId, HostId, Serve, World};
 
@@ -167,7 +167,7 @@ async fn keep_joined(server: Rc<Server>) {
 }
 
 /// control.rs `session`: joins, makes the volumes obey the epoch, tells of what is unwell, and beats.
-async fn session(server: &Rc<Server>, connection: ConnectionId, joined: &mut bool) -> Result<(), Failure> {
+async fn session(server: &Rc<Server>, connection: ConnectionId, joined: &mut bool) -> Answered<()> {
     server.ask(connection, Request::Login).await?;
     let info = ServerInfo {
         address: server.setup.address.clone(),
@@ -416,7 +416,7 @@ fn get(
 }
 
 /// write.rs: one hop of a chain.
-async fn put(server: Rc<Server>, put: Put) -> Result<Stored, Failure> {
+async fn put(server: Rc<Server>, put: Put) -> Answered<Stored> {
     let Server { world, setup, .. } = &*server;
     let own = &put.chain[0];
     let disk = server.disk(own.volume).map_err(|_| {
@@ -493,7 +493,7 @@ async fn put(server: Rc<Server>, put: Put) -> Result<Stored, Failure> {
 }
 
 /// Sends a put on to the next hop, which is to blame for what it does not answer.
-async fn extend(server: Rc<Server>, put: Put) -> Result<Stored, Failure> {
+async fn extend(server: Rc<Server>, put: Put) -> Answered<Stored> {
     let Server { world, setup, .. } = &*server;
     let next = &put.chain[1];
     let blame = |problem| Failure::Aborted(problem, next.volume);

@@ -334,6 +334,11 @@ impl Volume {
         self.held.iter().map(|(block, held)| (BlockId(*block), *held))
     }
 
+    /// Whether nothing is under way to the disk.
+    pub fn is_quiet(&self) -> bool {
+        self.changes.is_empty()
+    }
+
     /// Flips bits of a replica, unseen.
     pub fn rot(&mut self, block: BlockId, bits: u64) {
         if let Some(held) = self.held.get_mut(&block.0) {

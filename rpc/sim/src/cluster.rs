@@ -1,0 +1,274 @@
+//! One run's cluster: who runs where, and what is true of it, whatever anybody believes.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use blockyard_nameserver::Config;
+use blockyard_nameserver::simulated::{Mapped, Nameserver};
+use blockyard_wire::secret::ClusterSecret;
+use blockyard_wire::ticket::Keys;
+use blockyard_wire::types::{BlockId, ClusterId, ReplicaState, VolumeId};
+
+use crate::nameserver::{self, NameDisk, Process};
+use crate::server::{self, Site};
+use crate::volume::Volume;
+use crate::workload::Workload;
+use crate::world::{HostId, World};
+
+/// Where the nameserver runs.
+pub const NAMESERVER: HostId = 0;
+
+/// What a host is there for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// The nameserver.
+    Nameserver,
+    /// A dataserver.
+    Server,
+    /// A client.
+    Client,
+}
+
+/// How large and how quick a run is: drawn from its seed.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Dataservers.
+    pub servers: usize,
+    /// Volumes of each.
+    pub volumes: usize,
+    /// Zones that they are in.
+    pub zones: usize,
+    /// Clients.
+    pub clients: usize,
+    /// Groups of names.
+    pub groups: usize,
+    /// Highest replication factor asked for.
+    pub replication_max: u8,
+    /// Longest pause of a client between two operations, milliseconds.
+    pub think_ms: u64,
+    /// Usual time between two faults, milliseconds.
+    pub fault_ms: u64,
+    /// Milliseconds between two replicas that a scrub reads.
+    pub scrub_ms: u64,
+    /// Bytes of a volume.
+    pub capacity_bytes: u64,
+    /// The nameserver's times and limits.
+    pub config: Config,
+}
+
+impl Shape {
+    /// The shape that the world's lots give.
+    pub fn draw(world: &World) -> Self {
+        let pick = |choices: &[u64]| choices[world.below(choices.len() as u64) as usize];
+        let servers = 3 + world.below(4) as usize;
+        let heartbeat_ms = pick(&[200, 1_000, 2_000]) as u32;
+        let suspect_ms = heartbeat_ms * pick(&[3, 5]) as u32;
+        let config = Config {
+            dir: "/ns".into(),
+            replication: 2,
+            min_replicas: 1,
+            heartbeat_ms,
+            suspect_ms,
+            dead_ms: suspect_ms * pick(&[2, 6]) as u32,
+            lease_ms: pick(&[5_000, 20_000, 60_000]) as u32,
+            ticket_ms: pick(&[20_000, 60_000, 600_000]),
+            orphan_age_ms: pick(&[2_000, 20_000, 120_000]),
+            show_damage_ms: pick(&[100, 3_000]) as u32,
+            reconcile_ms: pick(&[5_000, 30_000, 120_000]),
+            safe_mode_ms: pick(&[3_000, 30_000]),
+            // Snapshots are made between two lives.
+            journal_bytes_max: u64::MAX,
+            journal_file_bytes: 2 << 20,
+            repairs_max: pick(&[1, 4, 16]) as usize,
+            ..Config::default()
+        };
+        let volumes = pick(&[1, 1, 2]) as usize;
+        Self {
+            servers,
+            volumes,
+            zones: 1 + world.below(servers as u64) as usize,
+            clients: 3 + world.below(6) as usize,
+            groups: pick(&[3, 12]) as usize,
+            replication_max: (servers - 1).min(pick(&[2, 3, 4]) as usize) as u8,
+            think_ms: pick(&[20, 20, 100, 1_000, 10_000]),
+            fault_ms: pick(&[300, 1_000, 1_000, 4_000]),
+            scrub_ms: pick(&[50, 500]),
+            capacity_bytes: pick(&[96 << 20, 1 << 30, 16 << 30]),
+            config,
+        }
+    }
+}
+
+/// The cluster of one run.
+pub struct Cluster {
+    /// Its world.
+    pub world: Rc<World>,
+    /// How large and quick it is.
+    pub shape: Shape,
+    /// All volumes.
+    pub sites: Rc<Vec<Site>>,
+    /// The nameserver's disk.
+    pub name_disk: Rc<RefCell<NameDisk>>,
+    /// The nameserver's process, while there is one.
+    pub process: RefCell<Option<Rc<Process>>>,
+    /// What clients do.
+    pub workload: Rc<Workload>,
+    cluster: ClusterId,
+    keys: Keys,
+}
+
+impl Cluster {
+    /// A cluster of this shape, with nothing on its disks.
+    pub fn new(world: Rc<World>, shape: Shape) -> Rc<Self> {
+        let cluster = ClusterId([7; 16]);
+        let volumes = (0..shape.servers).flat_map(|server| {
+            (0..shape.volumes).map(move |volume| (server, format!("d{}:{}", server + 1, 9100 + volume)))
+        });
+        let site = |(server, address): (usize, String)| Site {
+            host: 1 + server,
+            address,
+            disk: Rc::new(RefCell::new(
+                world.draw(|rng| Volume::format(shape.capacity_bytes, rng)),
+            )),
+        };
+        let workload = Workload::new(
+            world.clone(),
+            shape.groups,
+            shape.replication_max,
+            shape.think_ms,
+        );
+        Rc::new(Self {
+            sites: Rc::new(volumes.map(site).collect()),
+            name_disk: Rc::default(),
+            process: RefCell::new(None),
+            workload: Rc::new(workload),
+            cluster,
+            // Signatures decide nothing but whether they hold: these may differ from run to run.
+            keys: Keys::derive(&ClusterSecret::generate(), cluster),
+            world,
+            shape,
+        })
+    }
+
+    /// Hosts of a cluster of this shape.
+    pub fn hosts(shape: &Shape) -> usize {
+        1 + shape.servers + shape.clients
+    }
+
+    /// What a host is there for.
+    pub fn role(&self, host: HostId) -> Role {
+        match host {
+            NAMESERVER => Role::Nameserver,
+            host if host <= self.shape.servers => Role::Server,
+            _ => Role::Client,
+        }
+    }
+
+    /// The hosts of dataservers.
+    pub fn servers(&self) -> std::ops::RangeInclusive<HostId> {
+        1..=self.shape.servers
+    }
+
+    /// What a nameserver is started with.
+    pub fn nameserver_setup(&self) -> nameserver::Setup {
+        nameserver::Setup {
+            host: NAMESERVER,
+            config: self.shape.config.clone(),
+            cluster: self.cluster,
+            keys: self.keys.clone(),
+            disk: self.name_disk.clone(),
+        }
+    }
+
+    /// What the dataserver of a host is started with.
+    pub fn server_setup(&self, host: HostId) -> server::Setup {
+        server::Setup {
+            host,
+            nameserver: NAMESERVER,
+            address: format!("d{host}:9100"),
+            zone: format!("z{}", host % self.shape.zones),
+            sites: self.sites.clone(),
+            keys: self.keys.clone(),
+            scrub_ms: self.shape.scrub_ms,
+        }
+    }
+
+    /// The nameserver, while it reigns.
+    pub fn nameserver(&self) -> Option<Nameserver> {
+        self.process.borrow().as_ref()?.nameserver()
+    }
+
+    fn site_of(&self, volume: VolumeId) -> Option<&Site> {
+        self.sites.iter().find(|site| site.disk.borrow().id == volume)
+    }
+
+    /// Whether a volume has the right bytes of a block, and serves them.
+    fn is_truly_good(&self, volume: VolumeId, block: &Mapped) -> bool {
+        self.site_of(volume).is_some_and(|site| {
+            let held = site.disk.borrow().lookup(block.block);
+            held.is_some_and(|held| {
+                held.state == ReplicaState::Good
+                    && held.is_true()
+                    && (held.length, held.crc32c) == (block.length, block.crc32c)
+            })
+        })
+    }
+
+    /// Whether the replica of a block on a volume may be destroyed without taking the last one: another is on the map
+    /// and good, and none is about to be given up because there are too many.
+    pub fn is_spare(&self, name: &Nameserver, volume: VolumeId, block: BlockId) -> bool {
+        let Some(mapped) = name.mapped(block) else {
+            return !name.may_want(block);
+        };
+        let known_good = mapped
+            .replicas
+            .iter()
+            .filter(|(_, state)| *state == ReplicaState::Good);
+        if known_good.clone().count() > usize::from(mapped.wanted) || mapped.replicas.len() >= 7 {
+            return false;
+        }
+        known_good
+            .filter(|(other, _)| *other != volume)
+            .any(|(other, _)| self.is_truly_good(*other, &mapped))
+    }
+
+    /// What keeps the cluster from being whole: every block as often as wanted, on servers of their own, and nothing
+    /// else anywhere; `None` when it is.
+    pub fn unsettled(&self) -> Option<String> {
+        let Some(name) = self.nameserver() else {
+            return Some("no nameserver reigns".to_owned());
+        };
+        let there: Vec<VolumeId> = self.sites.iter().map(|site| site.disk.borrow().id).collect();
+        if let Some(left) = name.unsettled(&there) {
+            return Some(left);
+        }
+        for block in name.all_mapped() {
+            let good: Vec<HostId> = block
+                .replicas
+                .iter()
+                .filter(|(volume, _)| self.is_truly_good(*volume, &block))
+                .filter_map(|(volume, _)| self.site_of(*volume).map(|site| site.host))
+                .collect();
+            let mut hosts = good.clone();
+            hosts.sort_unstable();
+            hosts.dedup();
+            if good.len() != usize::from(block.wanted) || hosts.len() != good.len() {
+                return Some(format!(
+                    "block {} is good on hosts {good:?}, and wanted {} times",
+                    block.block, block.wanted
+                ));
+            }
+        }
+        for site in self.sites.iter() {
+            let disk = site.disk.borrow();
+            let stray = disk.all().find(|(block, _)| {
+                let mapped = name.mapped(*block);
+                !mapped.is_some_and(|mapped| mapped.replicas.iter().any(|(volume, _)| *volume == disk.id))
+            });
+            if let Some((block, held)) = stray {
+                return Some(format!("{} still has block {block}: {held:?}", site.address));
+            }
+        }
+        None
+    }
+}
