@@ -1,6 +1,6 @@
 //! One run's cluster: who runs where, and what is true of it, whatever anybody believes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use blockyard_nameserver::Config;
@@ -83,6 +83,15 @@ impl Shape {
             ..Config::default()
         };
         let volumes = pick(&[1, 1, 2]) as usize;
+        // So many messages go on between two faults that something gets done, whatever the pace.
+        let (think_ms, pace_ms) = [
+            (20, 600),
+            (20, 600),
+            (20, 600),
+            (100, 1_200),
+            (1_000, 7_000),
+            (10_000, 30_000),
+        ][world.below(6) as usize];
         Self {
             servers,
             volumes,
@@ -90,8 +99,8 @@ impl Shape {
             clients: 3 + world.below(6) as usize,
             groups: pick(&[3, 12]) as usize,
             replication_max: (servers - 1).min(pick(&[2, 3, 4]) as usize) as u8,
-            think_ms: pick(&[20, 20, 100, 1_000, 10_000]),
-            fault_ms: pick(&[300, 1_000, 1_000, 4_000]),
+            think_ms,
+            fault_ms: pace_ms * pick(&[1, 2, 4, 12]) / 2,
             scrub_ms: pick(&[50, 500]),
             capacity_bytes: pick(&[96 << 20, 1 << 30, 16 << 30]),
             config,
@@ -113,6 +122,8 @@ pub struct Cluster {
     pub process: RefCell<Option<Rc<Process>>>,
     /// What clients do.
     pub workload: Rc<Workload>,
+    /// Blocks with two replicas on one server, when the cluster was last found whole.
+    pub misplaced: Cell<u64>,
     cluster: ClusterId,
     keys: Keys,
 }
@@ -142,6 +153,7 @@ impl Cluster {
             name_disk: Rc::default(),
             process: RefCell::new(None),
             workload: Rc::new(workload),
+            misplaced: Cell::new(0),
             cluster,
             // Signatures decide nothing but whether they hold: these may differ from run to run.
             keys: Keys::derive(&ClusterSecret::generate(), cluster),
@@ -232,8 +244,8 @@ impl Cluster {
             .any(|(other, _)| self.is_truly_good(*other, &mapped))
     }
 
-    /// What keeps the cluster from being whole: every block as often as wanted, on servers of their own, and nothing
-    /// else anywhere; `None` when it is.
+    /// What keeps the cluster from being whole: every block as often as wanted, and nothing else anywhere; `None` when
+    /// it is.
     pub fn unsettled(&self) -> Option<String> {
         let Some(name) = self.nameserver() else {
             return Some("no nameserver reigns".to_owned());
@@ -242,6 +254,7 @@ impl Cluster {
         if let Some(left) = name.unsettled(&there) {
             return Some(left);
         }
+        let mut misplaced = 0;
         for block in name.all_mapped() {
             let good: Vec<HostId> = block
                 .replicas
@@ -252,12 +265,13 @@ impl Cluster {
             let mut hosts = good.clone();
             hosts.sort_unstable();
             hosts.dedup();
-            if good.len() != usize::from(block.wanted) || hosts.len() != good.len() {
+            if good.len() != usize::from(block.wanted) {
                 return Some(format!(
                     "block {} is good on hosts {good:?}, and wanted {} times",
                     block.block, block.wanted
                 ));
             }
+            misplaced += u64::from(hosts.len() != good.len());
         }
         for site in self.sites.iter() {
             let disk = site.disk.borrow();
@@ -269,6 +283,7 @@ impl Cluster {
                 return Some(format!("{} still has block {block}: {held:?}", site.address));
             }
         }
+        self.misplaced.set(misplaced);
         None
     }
 }

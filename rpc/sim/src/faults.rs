@@ -25,9 +25,10 @@ pub enum Blow {
     Crash(HostId, u64),
 }
 
-/// A time that is mostly short and sometimes long.
+/// A time that is mostly short and sometimes long, in measure with how often something goes wrong.
 fn some_ms(cluster: &Cluster, longest_ms: u64) -> u64 {
     let world = &cluster.world;
+    let longest_ms = longest_ms.min((40 * cluster.shape.fault_ms).max(2_000));
     match world.below(4) {
         0 => 1 + world.below(longest_ms),
         1 => 1 + world.below(longest_ms.min(10_000)),

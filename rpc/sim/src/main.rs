@@ -50,6 +50,7 @@ struct Total {
     given_up: u64,
     read: u64,
     unreadable: u64,
+    misplaced: u64,
     violations: u64,
 }
 
@@ -63,6 +64,7 @@ impl Total {
         self.given_up += report.tally.given_up;
         self.read += report.tally.read;
         self.unreadable += report.tally.unreadable;
+        self.misplaced += report.misplaced;
         self.violations += u64::from(report.violation.is_some());
         for (kind, count) in &report.faults {
             *self.faults.entry(kind).or_insert(0) += count;
@@ -88,7 +90,10 @@ impl Total {
             "operations: {} acknowledged, {} refused, {} given up; {} files read and compared, {} not readable at the time",
             self.acknowledged, self.refused, self.given_up, self.read, self.unreadable
         );
-        println!("violations: {}", self.violations);
+        println!(
+            "in the end: {} blocks have two replicas on one server; violations: {}",
+            self.misplaced, self.violations
+        );
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Report {
     pub simulated_ms: u64,
     /// Of which it took to become whole after the storm.
     pub whole_after_ms: u64,
+    /// Blocks with two replicas on one server in the end.
+    pub misplaced: u64,
     /// How operations went.
     pub tally: Tally,
     /// The same for runs that went the same way.
@@ -406,6 +408,7 @@ impl Driver {
             faults: std::mem::take(&mut self.faults),
             simulated_ms: self.world.now_ms(),
             whole_after_ms: self.whole_after_ms,
+            misplaced: self.cluster.misplaced.get(),
             tally: self.cluster.workload.tally(),
             digest: self.world.digest(),
             violation: self.world.violation(),

@@ -366,6 +366,8 @@ impl Call {
                 // A write's refusal speaks of something else: a volume, or a block.
                 ProblemKind::NotFound if !self.writes => Outcome::NotFound,
                 ProblemKind::Exists => Outcome::Exists,
+                // The nameserver's disk has failed: what was being written may be there after its next start.
+                ProblemKind::Failed => Outcome::Unknown,
                 _ => Outcome::Never,
             },
         };
