@@ -76,11 +76,6 @@ pub fn first_index(page: &[u8]) -> Option<u64> {
     journal::Header::decode(page).map(|(_, header)| header.first.index)
 }
 
-/// The path of the journal's file of this sequence in a nameserver's folder `dir`.
-pub fn journal_path(dir: &Path, sequence: u64) -> PathBuf {
-    dir.join(journal::FOLDER).join(journal::file_name(sequence))
-}
-
 impl Recovered {
     /// The state as a snapshot's chunks: equal for equal states.
     pub fn snapshot(&self) -> Snapshot {

@@ -10,6 +10,9 @@ use blockyard_sim::faults::Counts;
 use blockyard_sim::run::{Report, run};
 use clap::Parser;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs whole clusters in simulated time, one seed after another.
 #[derive(Parser)]
 struct Flags {
@@ -106,7 +109,8 @@ fn print_violation(report: &Report, all: bool) {
     println!("VIOLATION, seed {}: {what}", report.seed);
     let from = if all { 0 } else { trace.len().saturating_sub(LINES) };
     for line in &trace[from..] {
-        let keys: Vec<String> = line.keys.iter().map(|key| format!("{key:x}")).collect();
+        let keys = std::iter::once(&line.key).chain(&line.keys);
+        let keys: Vec<String> = keys.map(|key| format!("{key:x}")).collect();
         println!(
             "  {:>10} ms  {:>2} > {:<2} {:<12} {} {}",
             line.at_ms,
@@ -132,13 +136,15 @@ fn main() -> ExitCode {
                     if !flags.seeds.contains(&seed) {
                         return;
                     }
+                    let began = Instant::now();
                     let report = run(seed, flags.messages);
                     let mut total = total.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                     total.add(&report);
                     if flags.each {
                         println!(
-                            "seed {seed}: {} messages, {} faults, {:.1} h simulated, whole after {} s, {:?}, digest {:016x}",
+                            "seed {seed}: {} messages ({:.0}/s), {} faults, {:.1} h simulated, whole after {} s, {:?}, digest {:016x}",
                             report.messages,
+                            report.messages as f64 / began.elapsed().as_secs_f64(),
                             report.faults.values().sum::<u64>(),
                             report.simulated_ms as f64 / 3_600_000.0,
                             report.whole_after_ms / 1_000,

@@ -270,11 +270,11 @@ impl Request {
     }
 }
 
-/// The volumes that a deletion or a publication names beside its key, for a trace.
-pub fn blocks_of(request: &Request) -> Vec<u64> {
+/// The blocks that a question names, where they are several.
+pub fn blocks_of(request: &Request) -> Option<Vec<u64>> {
     match request {
-        Request::Delete { blocks, .. } => blocks.iter().map(|block| block.0).collect(),
-        Request::AddBlocks { blocks, .. } => blocks.iter().map(|added| added.block.0).collect(),
-        other => vec![other.key()],
+        Request::Delete { blocks, .. } => Some(blocks.iter().map(|block| block.0).collect()),
+        Request::AddBlocks { blocks, .. } => Some(blocks.iter().map(|added| added.block.0).collect()),
+        _ => None,
     }
 }

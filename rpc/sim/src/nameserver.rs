@@ -103,11 +103,14 @@ impl NameDisk {
     }
 
     /// The journal's files by sequence.
-    fn journal(&self, dir: &Path) -> Vec<(u64, PathBuf)> {
-        (1..)
-            .map(|sequence| (sequence, simulated::journal_path(dir, sequence)))
-            .skip_while(|(sequence, path)| *sequence < self.next_file && !self.names.contains_key(path))
-            .take_while(|(_, path)| self.names.contains_key(path))
+    fn journal(&self) -> Vec<(u64, PathBuf)> {
+        let sequence = |path: &PathBuf| {
+            let name = path.file_name()?.to_str()?;
+            name.strip_suffix(".log")?.parse().ok()
+        };
+        let files = self.names.keys();
+        files
+            .filter_map(|path| Some((sequence(path)?, path.clone())))
             .collect()
     }
 
@@ -122,8 +125,8 @@ impl NameDisk {
     }
 
     /// Lets go of the files that the snapshot holds.
-    fn prune(&mut self, dir: &Path, applied: u64) {
-        let files = self.journal(dir);
+    fn prune(&mut self, applied: u64) {
+        let files = self.journal();
         for pair in files.windows(2) {
             let next = self.read(&pair[1].1, usize::MAX).ok();
             let first = next.and_then(|page| simulated::first_index(&page));
@@ -361,15 +364,14 @@ async fn reign(
     world: &Rc<World>,
     setup: Setup,
 ) -> std::result::Result<Nameserver, blockyard_nameserver::Error> {
-    let dir = setup.config.dir.clone();
     let recovered = {
         let mut disk = setup.disk.borrow_mut();
-        let files = disk.journal(&dir);
+        let files = disk.journal();
         let read = |path: &Path, bytes_max: usize| disk.read(path, bytes_max);
         let recovered = simulated::recover(setup.cluster, disk.snapshot.as_ref(), &files, &read)?;
         if recovered.journal_bytes() > SNAPSHOT_BYTES {
             disk.snapshot = Some(recovered.snapshot());
-            disk.prune(&dir, recovered.applied());
+            disk.prune(recovered.applied());
         }
         recovered
     };

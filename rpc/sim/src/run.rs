@@ -421,6 +421,7 @@ impl Future for Driver {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Report> {
         let driver = self.get_mut();
+        driver.world.look_at_clock();
         loop {
             if driver.world.is_violated() || driver.phase == Phase::Over {
                 let report = driver.report();
@@ -447,7 +448,7 @@ impl Future for Driver {
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
             sleep.as_mut().reset(at);
             match sleep.as_mut().poll(context) {
-                Poll::Ready(()) => {}
+                Poll::Ready(()) => driver.world.look_at_clock(),
                 Poll::Pending => return Poll::Pending,
             }
         }

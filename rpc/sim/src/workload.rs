@@ -131,7 +131,7 @@ impl Workload {
     async fn operate(self: &Rc<Self>, client: &Rc<Client>) {
         let world = &self.world;
         let group = world.below(self.groups() as u64) as usize;
-        if !self.groups[group].borrow().has_room() {
+        if !self.groups[group].borrow_mut().has_room(world.now_ms()) {
             return;
         }
         let slot = world.below(SLOTS as u64) as usize;

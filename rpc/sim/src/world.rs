@@ -171,7 +171,9 @@ pub struct Line {
     pub to: HostId,
     /// What.
     pub what: &'static str,
-    /// The blocks, lease or version it is about.
+    /// The block, lease or version it is about.
+    pub key: u64,
+    /// Further ones.
     pub keys: Vec<u64>,
     /// The path it is about, or more about it.
     pub note: String,
@@ -180,6 +182,7 @@ pub struct Line {
 /// The world.
 pub struct World {
     started: Instant,
+    now_ms: Cell<u64>,
     queue: RefCell<BinaryHeap<Entry>>,
     sequence: Cell<u64>,
     rng: RefCell<StdRng>,
@@ -206,6 +209,7 @@ impl World {
     pub fn new(seed: u64, hosts: usize) -> Self {
         Self {
             started: Instant::now(),
+            now_ms: Cell::new(0),
             queue: RefCell::default(),
             sequence: Cell::new(0),
             rng: RefCell::new(StdRng::seed_from_u64(seed)),
@@ -223,7 +227,12 @@ impl World {
 
     /// Milliseconds of simulated time since the start.
     pub fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        self.now_ms.get()
+    }
+
+    /// Looks at the clock: time only goes on between two looks.
+    pub fn look_at_clock(&self) {
+        self.now_ms.set(self.started.elapsed().as_millis() as u64);
     }
 
     /// The instant of the simulated time `ms`.
@@ -611,13 +620,11 @@ impl World {
 
     /// A question has arrived.
     pub fn arrived(&self, from: HostId, to: HostId, request: &Request) {
-        self.count(
-            from,
-            to,
-            request.name(),
-            &blocks_of(request),
-            request.path().to_owned(),
-        );
+        let note = request.path().to_owned();
+        match blocks_of(request) {
+            Some(blocks) => self.count(from, to, request.name(), &blocks, note),
+            None => self.count(from, to, request.name(), &[request.key()], note),
+        }
     }
 
     fn count(&self, from: HostId, to: HostId, what: &'static str, keys: &[u64], note: String) {
@@ -643,7 +650,8 @@ impl World {
             from,
             to,
             what,
-            keys: keys.to_vec(),
+            key: first,
+            keys: keys.get(1..).unwrap_or_default().to_vec(),
             note,
         });
     }
@@ -664,7 +672,8 @@ impl World {
         let trace = self.trace.borrow();
         let last = trace.len().saturating_sub(LAST);
         let concerned = |line: &Line| {
-            line.keys.iter().any(|key| *key != 0 && keys.contains(key))
+            line.key != 0 && keys.contains(&line.key)
+                || line.keys.iter().any(|key| keys.contains(key))
                 || !path.is_empty() && line.note.contains(&path)
         };
         let lines = trace
