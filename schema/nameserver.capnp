@@ -173,6 +173,15 @@ interface Session {
 
   publish @18 (files :List(NewFile)) -> (results :List(Published));
   # Files whose blocks were reserved, each published at once or not at all: at most 64 files. Results in their order.
+
+  assign @19 (volumes :List(Types.Id128), duty :Duty, force :Bool, request :RequestId) -> ();
+  # The operator's word on some volumes, at most 1024. To remove one that still holds what is nowhere else takes force.
+
+  setReplication @20 (path :Text, recursive :Bool, replication :UInt8, request :RequestId) -> (files :UInt64);
+  # From now on so many replicas of a file's current version, or of all below a directory.
+
+  tune @21 (tuning :Tuning, request :RequestId) -> ();
+  # How repair and balance are to work.
 }
 
 struct HeldBlock {
@@ -196,6 +205,46 @@ struct VolumeStatus {
   liveness @1 :Liveness;
   blocks @2 :UInt64;           # that the nameserver has on it
   pendingDeletes @3 :UInt64;
+  duty @4 :Duty;
+  returning @5 :Bool;          # back after it counted as lost: being compared
+  suspicion @6 :Text;          # why it looks like a copy or an old image; empty where it doesn't
+}
+
+struct Duty {
+  # The operator's word on a volume.
+  union {
+    serving @0 :Void;
+    maintenance @1 :UInt64;    # until then, milliseconds since 1970
+    draining @2 :Void;
+    removed @3 :Void;
+  }
+}
+
+struct Tuning {
+  repairPaused @0 :Bool;
+  repairForced @1 :Bool;
+  repairBytesPerS @2 :UInt64;  # 0: no limit of the operator's
+  balanceOff @3 :Bool;
+}
+
+struct Backlog {
+  blocks @0 :UInt64;
+  bytes @1 :UInt64;
+}
+
+struct RepairStatus {
+  tuning @0 :Tuning;
+  held @1 :Text;               # why it does nothing although there is work
+  oneLeft @2 :Backlog;
+  under @3 :Backlog;
+  leaving @4 :Backlog;
+  misplaced @5 :Backlog;
+  copying @6 :UInt32;
+  copied @7 :Backlog;
+  balanced @8 :Backlog;
+  bytesPerS @9 :UInt64;
+  etaMs @10 :UInt64;
+  failed @11 :UInt64;
 }
 
 struct ServerStatus {
@@ -225,4 +274,6 @@ struct ClusterStatus {
   pendingDeletes @13 :UInt64;
   version @14 :Text;
   safeMode @15 :Bool;          # just started: repair and deletion wait for reports
+  readOnly @16 :Text;          # why nothing can be changed; empty where it can
+  repair @17 :RepairStatus;
 }

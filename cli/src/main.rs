@@ -6,6 +6,7 @@ mod flags;
 mod inspect;
 mod legacy;
 mod names;
+mod operate;
 mod output;
 mod remote;
 mod serve;
@@ -56,6 +57,21 @@ fn run(mode: Mode) -> anyhow::Result<()> {
             log_to_stderr("warn");
             inspect::fsck(&flags)
         }
+        Mode::Volume(flags::Volume::In(flags)) => command(&flags.cluster().clone(), async |on| {
+            operate::volume(flags, on).await
+        }),
+        Mode::Node(flags) => command(&flags.cluster().clone(), async |on| {
+            operate::node(flags, on).await
+        }),
+        Mode::Repair(flags) => command(&flags.cluster().clone(), async |on| {
+            operate::repair(flags, on).await
+        }),
+        Mode::Balance(flags) => command(&flags.cluster().clone(), async |on| {
+            operate::balance(flags, on).await
+        }),
+        Mode::Setrep(flags) => command(&flags.cluster.clone(), async |on| {
+            operate::set_replication(flags, on).await
+        }),
         Mode::Df(flags) => command(&flags.cluster.clone(), async |on| inspect::df(flags, on).await),
         Mode::Mkdir(flags) => command(&flags.cluster.clone(), async |on| names::mkdir(flags, on).await),
         Mode::Mv(flags) => command(&flags.cluster.clone(), async |on| names::mv(flags, on).await),

@@ -1,6 +1,7 @@
 //! Values of flags that need more than a parser of numbers: CPU lists, byte ranges, sizes.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A list of CPUs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -35,6 +36,15 @@ impl FromStr for CpuList {
         }
         Ok(Self(cpus))
     }
+}
+
+/// A span of time such as `90s`, `30m`, `2h`, `1d`, or `1h 30m`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("'{text}' is no time ({error}); write 90s, 30m, 2h or 1d"))
 }
 
 /// Part of a file, as `curl -r` spells it.

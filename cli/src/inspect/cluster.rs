@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use blockyard_client::Client;
-use blockyard_wire::types::{ClusterStatus, Liveness, ServerStatus, VolumeState, VolumeStatus};
+use blockyard_wire::types::{
+    ClusterStatus, Duty, Liveness, RepairStatus, ServerStatus, VolumeState, VolumeStatus,
+};
 use serde::Serialize;
 
 use super::health::{self, Health};
@@ -33,6 +35,7 @@ struct Status<'a> {
     repairing: u64,
     pending_deletes: u64,
     journal_bytes: u64,
+    repair: &'a RepairStatus,
     servers: Vec<Server<'a>>,
     volumes: Vec<Volume<'a>>,
 }
@@ -44,6 +47,8 @@ struct Server<'a> {
     zone: &'a str,
     version: &'a str,
     state: Liveness,
+    /// With what the operator wants of it.
+    word: &'static str,
     since_heartbeat_ms: u64,
     volumes: Vec<Volume<'a>>,
 }
@@ -55,7 +60,9 @@ struct Volume<'a> {
     address: &'a str,
     directory: &'a str,
     state: &'static str,
+    duty: Duty,
     reason: &'a str,
+    suspicion: &'a str,
     capacity_bytes: u64,
     used_bytes: u64,
     free_bytes: u64,
@@ -73,6 +80,25 @@ struct Volume<'a> {
     pool_bytes: u64,
 }
 
+impl<'a> Server<'a> {
+    fn of(server: &'a ServerStatus) -> Self {
+        Self {
+            address: &server.address,
+            host: &server.host,
+            zone: &server.zone,
+            version: &server.version,
+            state: server.liveness,
+            word: server_state(server),
+            since_heartbeat_ms: server.since_heartbeat_ms,
+            volumes: server
+                .volumes
+                .iter()
+                .map(|volume| Volume::of(server, volume))
+                .collect(),
+        }
+    }
+}
+
 impl<'a> Volume<'a> {
     fn of(server: &'a ServerStatus, volume: &'a VolumeStatus) -> Self {
         let report = &volume.report;
@@ -82,7 +108,9 @@ impl<'a> Volume<'a> {
             address: &report.address,
             directory: &report.directory,
             state: state(volume),
+            duty: volume.duty,
             reason: &report.reason,
+            suspicion: &volume.suspicion,
             capacity_bytes: report.capacity_bytes,
             used_bytes: report.used_bytes,
             free_bytes: report.free_bytes,
@@ -102,18 +130,44 @@ impl<'a> Volume<'a> {
     }
 }
 
-/// One word for a volume: what it says of itself, unless it says nothing any more.
+/// One word for a volume: what is wrong with it, else what the operator wants of it, else what it says of itself.
 fn state(volume: &VolumeStatus) -> &'static str {
-    match (volume.liveness, volume.report.state) {
-        (_, VolumeState::Failed) => "failed",
-        (Liveness::Dead, _) => "dead",
-        (Liveness::Suspect, _) => "suspect",
-        (Liveness::Alive, VolumeState::Full) => "full",
-        (Liveness::Alive, VolumeState::Serving) => "serving",
+    match (volume.liveness, volume.report.state, volume.duty) {
+        (_, VolumeState::Failed, _) => "failed",
+        (_, _, Duty::Removed) => "removed",
+        (Liveness::Alive, _, Duty::Draining) if volume.is_drained() => "drained",
+        (Liveness::Alive, _, Duty::Draining) => "draining",
+        (_, _, Duty::Maintenance { .. }) => "maintenance",
+        (Liveness::Dead, ..) => "dead",
+        (Liveness::Suspect, ..) => "suspect",
+        (Liveness::Alive, ..) if volume.returning => "returning",
+        (Liveness::Alive, VolumeState::Full, _) => "full",
+        (Liveness::Alive, VolumeState::Serving, _) => "serving",
     }
 }
 
-fn volumes(status: &ClusterStatus) -> impl Iterator<Item = (&ServerStatus, &VolumeStatus)> {
+/// One word for a server: that of its volumes where they all say the same.
+fn server_state(server: &ServerStatus) -> &'static str {
+    match server.liveness {
+        Liveness::Dead if !server.volumes.iter().all(is_excused) => "dead",
+        Liveness::Suspect if !server.volumes.iter().all(is_excused) => "suspect",
+        _ => {
+            let mut states = server.volumes.iter().map(state);
+            let first = states.next().unwrap_or("alive");
+            if first != "serving" && states.all(|state| state == first) {
+                first
+            } else {
+                "alive"
+            }
+        }
+    }
+}
+
+fn is_excused(volume: &VolumeStatus) -> bool {
+    matches!(volume.duty, Duty::Maintenance { .. })
+}
+
+fn all_volumes(status: &ClusterStatus) -> impl Iterator<Item = (&ServerStatus, &VolumeStatus)> {
     status
         .servers
         .iter()
@@ -136,12 +190,18 @@ pub async fn status(flags: flags::Status, client: &Client) -> anyhow::Result<()>
     if status.servers.is_empty() {
         return Ok(());
     }
-    let rows = volumes(&status).map(|(server, volume)| {
+    output::line("")?;
+    output::line(volume_table(&status))?;
+    Ok(())
+}
+
+fn volume_table(status: &ClusterStatus) -> String {
+    let rows = all_volumes(status).map(|(server, volume)| {
         let report = &volume.report;
         let silent = Duration::from_millis(server.since_heartbeat_ms);
         let state = match (server.liveness, state(volume)) {
             (Liveness::Alive, state) => state.to_owned(),
-            (_, state) => format!("{state} for {}", output::duration(silent)),
+            (_, state) => format!("{state}, silent for {}", output::duration(silent)),
         };
         let damage = report.corrupt + report.suspects;
         [
@@ -166,25 +226,58 @@ pub async fn status(flags: flags::Status, client: &Client) -> anyhow::Result<()>
     let header = [
         "SERVER", "VOLUME", "STATE", "BLOCKS>", "DAMAGED>", "USED>", "FREE>", "FOLDER",
     ];
-    output::line("")?;
-    output::line(output::table(header, rows))?;
-    Ok(())
+    output::table(header, rows)
+}
+
+/// Lists volumes.
+///
+/// # Errors
+/// The nameserver does not answer.
+pub async fn volumes(form: flags::Form, client: &Client) -> anyhow::Result<()> {
+    let status = client.status().await?;
+    if form.json {
+        let all: Vec<_> = all_volumes(&status)
+            .map(|(server, volume)| Volume::of(server, volume))
+            .collect();
+        return Ok(output::json(&all)?);
+    }
+    Ok(output::line(volume_table(&status))?)
+}
+
+/// Lists dataservers.
+///
+/// # Errors
+/// The nameserver does not answer.
+pub async fn nodes(form: flags::Form, client: &Client) -> anyhow::Result<()> {
+    let status = client.status().await?;
+    if form.json {
+        let all: Vec<_> = status.servers.iter().map(Server::of).collect();
+        return Ok(output::json(&all)?);
+    }
+    let rows = status.servers.iter().map(|server| {
+        let sum = |of: fn(&VolumeStatus) -> u64| server.volumes.iter().map(of).sum::<u64>();
+        [
+            server.address.clone(),
+            server.host.clone(),
+            server.zone.clone(),
+            server_state(server).to_owned(),
+            output::duration(Duration::from_millis(server.since_heartbeat_ms)),
+            server.volumes.len().to_string(),
+            sum(|volume| volume.blocks).to_string(),
+            percent(
+                sum(|volume| volume.report.used_bytes),
+                sum(|volume| volume.report.capacity_bytes),
+            ),
+            server.version.clone(),
+        ]
+    });
+    let header = [
+        "SERVER", "HOST", "ZONE", "STATE", "HEARD>", "VOLUMES>", "BLOCKS>", "USED>", "VERSION",
+    ];
+    Ok(output::line(output::table(header, rows))?)
 }
 
 fn as_json<'a>(status: &'a ClusterStatus, health: Health, summary: &'a str) -> Status<'a> {
-    let server = |server: &'a ServerStatus| Server {
-        address: &server.address,
-        host: &server.host,
-        zone: &server.zone,
-        version: &server.version,
-        state: server.liveness,
-        since_heartbeat_ms: server.since_heartbeat_ms,
-        volumes: server
-            .volumes
-            .iter()
-            .map(|volume| Volume::of(server, volume))
-            .collect(),
-    };
     Status {
         health,
         summary,
@@ -208,8 +301,9 @@ fn as_json<'a>(status: &'a ClusterStatus, health: Health, summary: &'a str) -> S
         repairing: status.repairing,
         pending_deletes: status.pending_deletes,
         journal_bytes: status.journal_bytes,
-        servers: status.servers.iter().map(server).collect(),
-        volumes: volumes(status)
+        repair: &status.repair,
+        servers: status.servers.iter().map(Server::of).collect(),
+        volumes: all_volumes(status)
             .map(|(server, volume)| Volume::of(server, volume))
             .collect(),
     }
@@ -249,6 +343,15 @@ fn counts(status: &ClusterStatus) -> String {
             output::duration(Duration::from_millis(status.uptime_ms))
         ),
     ];
+    if !status.repair.held.is_empty() {
+        lines.push(format!("repair     held back: {}", status.repair.held));
+    }
+    for (server, volume) in all_volumes(status).filter(|(_, volume)| !volume.suspicion.is_empty()) {
+        lines.push(format!(
+            "beware     {} of {}: {}",
+            volume.report.directory, server.address, volume.suspicion
+        ));
+    }
     if status.safe_mode {
         lines.push("just started: repair and deletion wait for the servers' reports".to_owned());
     }
@@ -283,7 +386,7 @@ struct Space<'a> {
 /// The nameserver does not answer.
 pub async fn df(flags: flags::Df, client: &Client) -> anyhow::Result<()> {
     let status = client.status().await?;
-    let sum = |of: fn(&VolumeStatus) -> u64| volumes(&status).map(|(_, volume)| of(volume)).sum::<u64>();
+    let sum = |of: fn(&VolumeStatus) -> u64| all_volumes(&status).map(|(_, volume)| of(volume)).sum::<u64>();
     let capacity_bytes = sum(|volume| volume.report.capacity_bytes);
     let used_bytes = sum(|volume| volume.report.used_bytes);
     // Only what answers takes new blocks.
@@ -300,7 +403,7 @@ pub async fn df(flags: flags::Df, client: &Client) -> anyhow::Result<()> {
             free_bytes,
             free_for_files_bytes,
             replication,
-            volumes: volumes(&status)
+            volumes: all_volumes(&status)
                 .map(|(server, volume)| Volume::of(server, volume))
                 .collect(),
         })?);
@@ -321,7 +424,7 @@ pub async fn df(flags: flags::Df, client: &Client) -> anyhow::Result<()> {
             directory,
         ]
     };
-    let mut rows: Vec<_> = volumes(&status)
+    let mut rows: Vec<_> = all_volumes(&status)
         .map(|(server, volume)| {
             let report = &volume.report;
             let names = [

@@ -1,6 +1,6 @@
 //! The health of a cluster in one word and one sentence.
 
-use blockyard_wire::types::{ClusterStatus, Liveness, VolumeState};
+use blockyard_wire::types::{ClusterStatus, Duty, Liveness, ServerStatus, VolumeState};
 use serde::Serialize;
 
 use crate::output::count;
@@ -22,11 +22,14 @@ pub enum Health {
 /// Judges a status: the word, and a sentence for people.
 pub fn judge(status: &ClusterStatus) -> (Health, String) {
     let servers = status.servers.len() as u64;
-    let alive = status
-        .servers
-        .iter()
-        .filter(|server| server.liveness == Liveness::Alive)
-        .count() as u64;
+    let is_alive = |server: &&ServerStatus| server.liveness == Liveness::Alive;
+    let alive = status.servers.iter().filter(is_alive).count() as u64;
+    // Away as the operator knows they are.
+    let excused = |server: &&ServerStatus| {
+        let mut duties = server.volumes.iter().map(|volume| volume.duty);
+        !is_alive(server) && duties.all(|duty| matches!(duty, Duty::Maintenance { .. }))
+    };
+    let excused = status.servers.iter().filter(excused).count() as u64;
     let volumes = || status.servers.iter().flat_map(|server| &server.volumes);
     let in_state = |state| volumes().filter(|volume| volume.report.state == state).count() as u64;
     let (failed, full) = (in_state(VolumeState::Failed), in_state(VolumeState::Full));
@@ -37,10 +40,16 @@ pub fn judge(status: &ClusterStatus) -> (Health, String) {
             count(status.missing_blocks, "block", "blocks")
         ));
     }
-    if alive < servers {
+    if alive + excused < servers {
         wrong.push(format!(
             "{} not answering",
-            count(servers - alive, "server", "servers")
+            count(servers - alive - excused, "server", "servers")
+        ));
+    }
+    if excused > 0 {
+        wrong.push(format!(
+            "{} away for maintenance",
+            count(excused, "server", "servers")
         ));
     }
     if failed > 0 {
@@ -55,6 +64,9 @@ pub fn judge(status: &ClusterStatus) -> (Health, String) {
     if status.under_replicated_blocks > 0 {
         let blocks = count(status.under_replicated_blocks, "block", "blocks");
         wrong.push(format!("{blocks} with fewer replicas than wanted"));
+    }
+    if !status.repair.held.is_empty() && status.under_replicated_blocks > 0 {
+        wrong.push("repair is held back".to_owned());
     }
     if full > 0 {
         wrong.push(format!("{} full", count(full, "volume", "volumes")));
@@ -91,7 +103,7 @@ pub fn judge(status: &ClusterStatus) -> (Health, String) {
 
 #[cfg(test)]
 mod tests {
-    use blockyard_wire::types::{ServerStatus, VolumeStatus};
+    use blockyard_wire::types::VolumeStatus;
 
     use super::*;
 

@@ -5,6 +5,6 @@ mod files;
 mod health;
 mod volume;
 
-pub use cluster::{df, status};
+pub use cluster::{df, nodes, status, volumes};
 pub use files::{below, info, list, stat};
 pub use volume::fsck;

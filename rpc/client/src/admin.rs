@@ -3,8 +3,8 @@
 use blockyard_schema::nameserver_capnp::{file_info, session};
 use blockyard_wire::convert;
 use blockyard_wire::types::{
-    AddedBlock, BlockId, BlockInfo, ClusterInfo, ClusterStatus, FileInfo, HeldBlock, Lease, NewBlock,
-    NewFile, Sought, VolumeId,
+    AddedBlock, BlockId, BlockInfo, ClusterInfo, ClusterStatus, Duty, FileInfo, HeldBlock, Lease, NewBlock,
+    NewFile, Sought, Tuning, VolumeId,
 };
 use blockyard_wire::{Problem, ProblemKind, Result};
 
@@ -364,6 +364,56 @@ impl Session {
                 path: convert::read_text(response.get_path()?)?,
                 version: response.get_version(),
             })
+        })
+        .await
+    }
+}
+
+/// What an operator sets.
+impl Session {
+    /// Sets what is wanted of some volumes.
+    pub async fn assign(&self, volumes: &[VolumeId], duty: Duty, force: bool) -> Result<()> {
+        let id = self.request_id();
+        self.call(async |session| {
+            let mut request = session.assign_request();
+            let mut params = request.get();
+            let list = params.reborrow().init_volumes(volumes.len() as u32);
+            convert::write_list(volumes, list, |id, to| convert::write_id(&id.0, to));
+            convert::write_duty(duty, params.reborrow().init_duty());
+            params.set_force(force);
+            convert::write_request_id(&id, params.init_request());
+            request.send().promise.await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Sets how many replicas a file, or all files below a directory, are to have; how many files those are.
+    pub async fn set_replication(&self, path: &str, recursive: bool, replication: u8) -> Result<u64> {
+        let id = self.request_id();
+        self.call(async |session| {
+            let mut request = session.set_replication_request();
+            let mut params = request.get();
+            params.set_path(path);
+            params.set_recursive(recursive);
+            params.set_replication(replication);
+            convert::write_request_id(&id, params.init_request());
+            let response = request.send().promise.await?;
+            Ok(response.get()?.get_files())
+        })
+        .await
+    }
+
+    /// Sets how repair and balance are to work.
+    pub async fn tune(&self, tuning: Tuning) -> Result<()> {
+        let id = self.request_id();
+        self.call(async |session| {
+            let mut request = session.tune_request();
+            let mut params = request.get();
+            convert::write_tuning(&tuning, params.reborrow().init_tuning());
+            convert::write_request_id(&id, params.init_request());
+            request.send().promise.await?;
+            Ok(())
         })
         .await
     }

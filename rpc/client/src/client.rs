@@ -4,7 +4,9 @@ use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use blockyard_wire::types::{BlockId, BlockInfo, ClusterInfo, ClusterStatus, FileInfo, HeldBlock, VolumeId};
+use blockyard_wire::types::{
+    BlockId, BlockInfo, ClusterInfo, ClusterStatus, Duty, FileInfo, HeldBlock, Tuning, VolumeId,
+};
 use blockyard_wire::{Problem, ProblemKind, Result};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, TryStreamExt as _};
@@ -261,6 +263,37 @@ impl Client {
     /// `NotFound`.
     pub async fn locate(&self, block: BlockId) -> Result<Located> {
         self.run(move |core| async move { core.session.locate(block).await })
+            .await
+    }
+
+    /// Tells what is wanted of volumes: to serve, to be left alone during maintenance, to be drained, to be removed.
+    /// `force` removes one that holds what is nowhere else, too.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown volume; `Invalid` for a removal that would lose something.
+    pub async fn assign(&self, volumes: &[VolumeId], duty: Duty, force: bool) -> Result<()> {
+        let volumes = volumes.to_vec();
+        self.run(move |core| async move { core.session.assign(&volumes, duty, force).await })
+            .await
+    }
+
+    /// Sets how many replicas a file is to have, or (`recursive`) all files below a directory; how many files those are.
+    /// Copies are made, or trimmed, in the background.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` for a directory that was not meant, or a number that can't be.
+    pub async fn set_replication(&self, path: &str, recursive: bool, replication: u8) -> Result<u64> {
+        let path = path.to_owned();
+        self.run(move |core| async move { core.session.set_replication(&path, recursive, replication).await })
+            .await
+    }
+
+    /// Sets how repair and balance are to work, from now on and after restarts.
+    ///
+    /// # Errors
+    /// `Retry` when no nameserver can be reached.
+    pub async fn tune(&self, tuning: Tuning) -> Result<()> {
+        self.run(move |core| async move { core.session.tune(tuning).await })
             .await
     }
 

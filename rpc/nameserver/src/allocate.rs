@@ -2,7 +2,9 @@
 
 use blockyard_engine::limits::BLOCK_BYTES_MAX;
 use blockyard_wire::ticket::Operation;
-use blockyard_wire::types::{AddedBlock, BlockId, Liveness, NewBlock, ReplicaState, VolumeId, VolumeState};
+use blockyard_wire::types::{
+    AddedBlock, BlockId, Duty, Liveness, NewBlock, ReplicaState, VolumeId, VolumeState,
+};
 use blockyard_wire::{Problem, ProblemKind, Result};
 
 use crate::core::Core;
@@ -116,7 +118,10 @@ impl Core {
                     .iter()
                     .map(move |volume| (address, server, *volume))
             })
-            .filter(|(_, _, volume)| !avoid.contains(volume) && state.blocks().volume(*volume).is_some())
+            .filter(|(_, _, volume)| {
+                let row = state.blocks().volume(*volume);
+                !avoid.contains(volume) && row.is_some_and(|row| takes_blocks(row.duty))
+            })
             .filter_map(|(address, server, volume)| {
                 let report = health.report(volume)?;
                 let takes = report.state == VolumeState::Serving && report.free_bytes >= ROOM_BYTES;
@@ -165,7 +170,7 @@ impl Core {
         }
         Problem::retry(format!(
             "{found} volumes can take a block and at least {least} are needed: of {} connected the others are full, \
-             failed, or have just failed for this client",
+             failed, draining, in maintenance, or have just failed for this client",
             reports.len()
         ))
     }
@@ -299,6 +304,12 @@ impl Core {
             if lacking.len() > NAMED_MAX { " …" } else { "" },
         )))
     }
+}
+
+/// Whether a volume of this duty gets new blocks. Maintenance that nobody has ended goes on: the volume may be touched at
+/// any moment.
+fn takes_blocks(duty: Duty) -> bool {
+    duty == Duty::Serving
 }
 
 fn denied(block: BlockId, why: &str) -> Problem {

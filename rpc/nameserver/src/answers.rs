@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use blockyard_wire::ticket::{Claim, Operation};
 use blockyard_wire::types::{
-    BlockId, BlockInfo, ClusterStatus, FileInfo, HeldBlock, Hop, Liveness, Location, ReplicaState,
+    BlockId, BlockInfo, ClusterStatus, Duty, FileInfo, HeldBlock, Hop, Liveness, Location, ReplicaState,
     ServerStatus, VolumeId, VolumeReport, VolumeStatus,
 };
 use blockyard_wire::{Problem, Result};
@@ -136,9 +136,20 @@ impl Core {
                 liveness,
                 blocks: volume.map_or(0, |volume| volume.replicas),
                 pending_deletes: volume.map_or(0, |volume| volume.pending.len() as u64),
+                duty: volume.map_or(Duty::Serving, |volume| volume.duty),
+                returning: self.comparing.borrow().contains(&index),
+                suspicion: self.suspicions.borrow().get(&index).cloned().unwrap_or_default(),
             }
         };
-        let servers = health.servers().iter().map(|(address, server)| {
+        let is_removed = |index: VolumeIndex| {
+            let volume = state.blocks().volume(index);
+            volume.is_some_and(|volume| volume.duty == Duty::Removed)
+        };
+        // A server that only had volumes that were removed is no part of the cluster any more.
+        let known = health.servers().iter().filter(|(_, server)| {
+            server.registration.is_some() || server.volumes.iter().any(|index| !is_removed(*index))
+        });
+        let servers = known.map(|(address, server)| {
             let liveness = health.liveness(server, now_ms);
             ServerStatus {
                 address: address.clone(),
@@ -150,6 +161,7 @@ impl Core {
                 volumes: server
                     .volumes
                     .iter()
+                    .filter(|index| !is_removed(**index))
                     .map(|index| volume_status(*index, liveness))
                     .collect(),
             }
@@ -171,6 +183,7 @@ impl Core {
             pending_deletes: state.blocks().pending(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             safe_mode: self.safe_mode.get(),
+            repair: self.repair_status(),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use blockyard_wire::types::{AddedBlock, BlockId, FileInfo, Lease, RequestId, VolumeId};
+use blockyard_wire::types::{AddedBlock, BlockId, FileInfo, Lease, RequestId, Tuning, VolumeId};
 use blockyard_wire::{Problem, ProblemKind, Result};
 
 use crate::core::Core;
@@ -185,6 +185,39 @@ impl Core {
     pub async fn abandon(&self, lease: u64, request: RequestId) -> Result<()> {
         self.propose(Command::Abandon { lease, request }).await?;
         self.uploads.borrow_mut().end(lease);
+        Ok(())
+    }
+
+    /// Sets how many replicas are wanted of a file, or of all below a directory; how many files that were.
+    ///
+    /// # Errors
+    /// `NotFound`, `Invalid`.
+    pub async fn set_replication(
+        &self,
+        path: String,
+        recursive: bool,
+        replication: u8,
+        request: RequestId,
+    ) -> Result<u64> {
+        let command = Command::SetReplication {
+            path,
+            recursive,
+            replication,
+            request,
+        };
+        match self.propose(command).await? {
+            Outcome::Replicated { files } => Ok(files),
+            _ => Err(mixed_up()),
+        }
+    }
+
+    /// Sets how repair goes about its work.
+    ///
+    /// # Errors
+    /// Those of [`Core::propose`].
+    pub async fn tune(&self, tuning: Tuning, request: RequestId) -> Result<()> {
+        self.propose(Command::Tune { tuning, request }).await?;
+        self.repair_wake.notify_one();
         Ok(())
     }
 

@@ -54,6 +54,9 @@ pub struct Config {
     pub leases_max: usize,
     /// Copies under way at a time.
     pub repairs_max: usize,
+    /// More than this part of all volumes with replicas silent for too long holds repair back: then it is rather the
+    /// network than the disks.
+    pub outage_share: f64,
     /// Seeds the choice of volumes, for repeatable tests; `None`: from the system.
     pub seed: Option<u64>,
 }
@@ -80,7 +83,8 @@ impl Default for Config {
             journal_file_bytes: 16 << 20,
             connections_max: 1024,
             leases_max: 100_000,
-            repairs_max: 4,
+            repairs_max: 64,
+            outage_share: 0.5,
             seed: None,
         }
     }

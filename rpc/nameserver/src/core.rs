@@ -16,11 +16,12 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::dataserver::Control;
-use crate::health::{Health, Limits};
+use crate::health::{Change, Health, Limits};
 use crate::journal::{self, PAYLOAD_BYTES_MAX};
 use crate::orphans::Orphans;
 use crate::readers::Readers;
 use crate::redundancy::Redundancy;
+use crate::repair::Work;
 use crate::state::blocks::{Block, VolumeIndex};
 use crate::state::{Command, Outcome, State};
 use crate::uploads::Uploads;
@@ -69,10 +70,16 @@ pub struct Core {
     pub orphans: RefCell<Orphans>,
     /// Connected dataservers by address.
     pub controls: RefCell<BTreeMap<String, Rc<Control>>>,
+    /// Volumes that are being compared for the first time since they came.
+    pub comparing: RefCell<BTreeSet<VolumeIndex>>,
+    /// Volumes that look like copies or old images of themselves, and why.
+    pub suspicions: RefCell<BTreeMap<VolumeIndex, String>>,
     /// Replicas that volumes are being asked about because clients complained.
     pub doubts: RefCell<BTreeSet<(VolumeIndex, BlockId)>>,
     /// Lots for placement.
     pub lots: RefCell<StdRng>,
+    /// What repair is doing.
+    pub repair: Work,
     /// Copies under way.
     pub repairing: Cell<u64>,
     /// Bytes of journal since the last snapshot.
@@ -124,8 +131,11 @@ impl Core {
             uploads: RefCell::new(uploads),
             orphans: RefCell::default(),
             controls: RefCell::default(),
+            comparing: RefCell::default(),
+            suspicions: RefCell::default(),
             doubts: RefCell::default(),
             lots: RefCell::new(StdRng::seed_from_u64(seed)),
+            repair: Work::default(),
             repairing: Cell::new(0),
             journal_bytes: Cell::new(0),
             repair_wake: Notify::new(),
@@ -282,7 +292,7 @@ impl Core {
             let mut redundancy = self.redundancy.borrow_mut();
             for id in &changed {
                 let id = BlockId(*id);
-                redundancy.update(id, state.blocks().get(id), |volume| health.is_lost(volume));
+                redundancy.update(id, state.blocks().get(id), health.standings());
             }
             if !changed.is_empty() {
                 self.repair_wake.notify_one();
@@ -298,15 +308,33 @@ impl Core {
         }
     }
 
-    /// Looks at all blocks in need again, and at those of `volumes`: what counts as lost has changed.
-    pub async fn reassess(&self, blocks_of: &[VolumeIndex]) {
+    /// Looks at every server and volume; what replicas are worth follows.
+    pub fn survey(&self) -> Change {
+        let state = self.state.borrow();
+        let now_ms = self.now_ms();
+        self.health
+            .borrow_mut()
+            .tick(state.blocks(), now_ms, self.now_unix_ms())
+    }
+
+    /// Looks at the blocks that a change of volumes is about.
+    pub async fn follow(&self, change: Change) {
+        if change.spread {
+            self.assess_all().await;
+        } else if !change.volumes.is_empty() {
+            self.reassess(&change.volumes).await;
+        }
+    }
+
+    /// Looks at all blocks in need again, and at those of `volumes`: what replicas there are worth has changed.
+    async fn reassess(&self, blocks_of: &[VolumeIndex]) {
         /// Blocks between two turns of other tasks.
         const STEP: usize = 4096;
         let look = |ids: &[BlockId]| {
             let (state, health) = (self.state.borrow(), self.health.borrow());
             let mut redundancy = self.redundancy.borrow_mut();
             for id in ids {
-                redundancy.update(*id, state.blocks().get(*id), |volume| health.is_lost(volume));
+                redundancy.update(*id, state.blocks().get(*id), health.standings());
             }
         };
         let in_need: Vec<_> = self.redundancy.borrow().all().collect();
@@ -349,7 +377,7 @@ impl Core {
                 let mut redundancy = self.redundancy.borrow_mut();
                 let mut last = None;
                 for (id, block) in state.blocks().table().after(after).take(STEP) {
-                    redundancy.update(BlockId(id), Some(block), |volume| health.is_lost(volume));
+                    redundancy.update(BlockId(id), Some(block), health.standings());
                     last = Some(id);
                 }
                 last

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blockyard_wire::types::{Liveness, VolumeReport, VolumeState};
+use blockyard_wire::types::{Duty, Liveness, VolumeReport, VolumeState};
 use blockyard_wire::{Problem, ProblemKind, Result};
 
+use crate::standing::{Spot, Standing, Standings};
 use crate::state::blocks::{Blocks, VolumeIndex};
 
 /// Milliseconds of silence that count.
@@ -54,8 +55,21 @@ pub struct Health {
     limits: Limits,
     servers: BTreeMap<String, Server>,
     reports: BTreeMap<VolumeIndex, VolumeReport>,
-    /// Volumes whose replicas count as lost, as of the last [`Health::tick`].
-    lost: BTreeSet<VolumeIndex>,
+    /// What replicas are worth, as of the last [`Health::tick`].
+    standings: Standings,
+    /// Volumes with replicas that are silent for too long, and all with replicas, as of then.
+    silent: (usize, usize),
+}
+
+/// What has changed from one [`Health::tick`] to the next.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Change {
+    /// Volumes whose replicas are worth something else now.
+    pub volumes: Vec<VolumeIndex>,
+    /// Those of them that are lost now.
+    pub lost: Vec<VolumeIndex>,
+    /// There are other servers or zones to spread blocks over.
+    pub spread: bool,
 }
 
 impl Health {
@@ -74,12 +88,16 @@ impl Health {
             });
             server.volumes.insert(index);
         }
-        Self {
+        let mut health = Self {
             limits,
             servers,
             reports: BTreeMap::new(),
-            lost: BTreeSet::new(),
-        }
+            standings: Standings::default(),
+            silent: (0, 0),
+        };
+        // Nobody is dead yet, whatever the operator has said of them.
+        health.tick(known, now_ms, 0);
+        health
     }
 
     /// All servers by address.
@@ -119,9 +137,20 @@ impl Health {
             .map_or(Liveness::Dead, |(_, server)| self.liveness(server, now_ms))
     }
 
+    /// What replicas on each volume are worth, and where it is.
+    pub fn standings(&self) -> &Standings {
+        &self.standings
+    }
+
     /// Whether the replicas on a volume count as lost: its server is dead, or it has failed.
     pub fn is_lost(&self, volume: VolumeIndex) -> bool {
-        self.lost.contains(&volume)
+        self.standings.of(volume) == Standing::Lost
+    }
+
+    /// The share of volumes with replicas that have been silent for too long.
+    pub fn silent_share(&self) -> f64 {
+        let (silent, all) = self.silent;
+        silent as f64 / all.max(1) as f64
     }
 
     /// Whether all known servers are connected.
@@ -206,25 +235,78 @@ impl Health {
         }
     }
 
-    /// Compares with the last call: volumes whose replicas now count as lost, and those that count again.
-    pub fn tick(&mut self, known: usize, now_ms: u64) -> (Vec<VolumeIndex>, Vec<VolumeIndex>) {
-        let is_lost = |volume: &VolumeIndex| {
-            self.volume_liveness(*volume, now_ms) == Liveness::Dead
-                || self
-                    .report(*volume)
-                    .is_some_and(|report| report.state == VolumeState::Failed)
+    /// Looks at every volume anew, and compares with the last call.
+    pub fn tick(&mut self, known: &Blocks, now_ms: u64, now_unix_ms: u64) -> Change {
+        let mut spots = Vec::with_capacity(known.volumes().len());
+        let mut silent = (0, 0);
+        for (volume, row) in (0..).zip(known.volumes()) {
+            let server = self.server_of(volume);
+            let liveness = server.map_or(Liveness::Dead, |(_, server)| self.liveness(server, now_ms));
+            let state = self.report(volume).map(|report| report.state);
+            let excused =
+                matches!(row.duty, Duty::Maintenance { until_unix_ms } if until_unix_ms > now_unix_ms);
+            let dead = liveness == Liveness::Dead && !excused;
+            if row.replicas > 0 && row.duty != Duty::Removed {
+                silent.0 += usize::from(dead);
+                silent.1 += 1;
+            }
+            let standing = match row.duty {
+                Duty::Removed => Standing::Lost,
+                _ if dead || state == Some(VolumeState::Failed) => Standing::Lost,
+                Duty::Draining => Standing::Leaving,
+                Duty::Serving | Duty::Maintenance { .. } => Standing::Counts,
+            };
+            spots.push(Spot {
+                volume,
+                standing,
+                takes_blocks: liveness == Liveness::Alive
+                    && standing == Standing::Counts
+                    && !excused
+                    && state == Some(VolumeState::Serving),
+                server: server.map_or(&row.row.server, |(address, _)| address),
+                zone: server.map_or(&row.row.zone, |(_, server)| &server.zone),
+            });
+        }
+        let standings = Standings::new(known.volumes().len(), spots);
+        let volumes = standings.changed_since(&self.standings);
+        let lost = volumes
+            .iter()
+            .filter(|volume| standings.of(**volume) == Standing::Lost);
+        let change = Change {
+            lost: lost.copied().collect(),
+            spread: standings.spreads_otherwise_than(&self.standings),
+            volumes,
         };
-        let lost: BTreeSet<_> = (0..known as VolumeIndex).filter(is_lost).collect();
-        let fresh = lost.difference(&self.lost).copied().collect();
-        let back = self.lost.difference(&lost).copied().collect();
-        self.lost = lost;
-        (fresh, back)
+        self.standings = standings;
+        self.silent = silent;
+        change
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use blockyard_wire::types::VolumeId;
+
     use super::*;
+    use crate::state::blocks::VolumeRow;
+    use crate::state::{Command, State};
+
+    fn volumes(count: u8) -> State {
+        let row = |n| VolumeRow {
+            id: VolumeId([n; 16]),
+            ..VolumeRow::default()
+        };
+        let mut state = State::default();
+        let volumes = (0..count).map(row).collect();
+        state.apply(&Command::Join { volumes }).unwrap();
+        state
+    }
+
+    /// Volumes lost by a tick, and all that changed.
+    fn tick(health: &mut Health, state: &State, now_ms: u64) -> (Vec<VolumeIndex>, Vec<VolumeIndex>) {
+        let change = health.tick(state.blocks(), now_ms, now_ms);
+        (change.lost, change.volumes)
+    }
 
     const LIMITS: Limits = Limits {
         suspect_ms: 50,
@@ -246,9 +328,11 @@ mod tests {
 
     #[test]
     fn silence_makes_suspect_then_dead_and_a_heartbeat_alive() {
-        let mut health = Health::new(LIMITS, &Blocks::default(), 0);
+        let state = volumes(3);
+        let mut health = Health::new(LIMITS, state.blocks(), 0);
         health.join(arrival("a:1", &[0, 1]), 1, 0);
         health.join(arrival("b:1", &[2]), 2, 0);
+        assert_eq!(tick(&mut health, &state, 0), (vec![], vec![]));
         let at = |health: &Health, now_ms| health.volume_liveness(0, now_ms);
         assert_eq!(
             (at(&health, 49), at(&health, 50)),
@@ -259,7 +343,7 @@ mod tests {
             (Liveness::Suspect, Liveness::Dead)
         );
         assert!(health.heartbeat(2, [], 250));
-        assert_eq!(health.tick(3, 310), (vec![0, 1], vec![]));
+        assert_eq!(tick(&mut health, &state, 310), (vec![0, 1], vec![0, 1]));
         assert!(health.heartbeat(
             1,
             [(
@@ -275,7 +359,7 @@ mod tests {
             (at(&health, 321), health.report(0).unwrap().replicas),
             (Liveness::Alive, 5)
         );
-        assert_eq!(health.tick(3, 321), (vec![], vec![0, 1]));
+        assert_eq!(tick(&mut health, &state, 321), (vec![], vec![0, 1]));
         health.gone(1);
         assert_eq!(
             at(&health, 321),
@@ -290,15 +374,60 @@ mod tests {
 
     #[test]
     fn a_failed_volume_counts_as_lost_beside_its_sisters() {
-        let mut health = Health::new(LIMITS, &Blocks::default(), 0);
+        let state = volumes(2);
+        let mut health = Health::new(LIMITS, state.blocks(), 0);
         health.join(arrival("a:1", &[0, 1]), 1, 0);
         let failed = VolumeReport {
             state: VolumeState::Failed,
             ..VolumeReport::default()
         };
         assert!(health.heartbeat(1, [(1, failed)], 1));
-        assert_eq!(health.tick(2, 2), (vec![1], vec![]));
+        assert_eq!(tick(&mut health, &state, 2), (vec![1], vec![1]));
         assert!(health.is_lost(1) && !health.is_lost(0));
+    }
+
+    #[test]
+    fn the_operators_word_beats_the_timers() {
+        let mut state = volumes(3);
+        let mut health = Health::new(LIMITS, state.blocks(), 0);
+        for (address, volume) in [("a:1", 0), ("b:1", 1), ("c:1", 2)] {
+            health.join(arrival(address, &[volume]), u64::from(volume), 0);
+        }
+        let assign = |state: &mut State, volume, duty| {
+            let command = Command::Assign {
+                volumes: vec![volume],
+                duty,
+                request: Default::default(),
+            };
+            state.apply(&command).unwrap();
+        };
+        assign(&mut state, 0, Duty::Maintenance { until_unix_ms: 1000 });
+        assign(&mut state, 1, Duty::Draining);
+        let standing = |health: &Health| [0, 1, 2].map(|volume| health.standings().of(volume));
+        tick(&mut health, &state, 100);
+        assert_eq!(
+            standing(&health),
+            [Standing::Counts, Standing::Leaving, Standing::Counts]
+        );
+        tick(&mut health, &state, 400);
+        assert_eq!(
+            standing(&health),
+            [Standing::Counts, Standing::Lost, Standing::Lost],
+            "all are dead, one of them is excused"
+        );
+        tick(&mut health, &state, 1000);
+        assert_eq!(
+            standing(&health),
+            [Standing::Lost; 3],
+            "maintenance does not last for ever"
+        );
+        assert!(health.heartbeat(0, [], 1001) && health.heartbeat(2, [], 1001));
+        assign(&mut state, 2, Duty::Removed);
+        tick(&mut health, &state, 1002);
+        assert_eq!(
+            standing(&health),
+            [Standing::Counts, Standing::Lost, Standing::Lost]
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use blockyard_wire::types::{Replica, ServerInfo, VolumeId, VolumeReport};
+use blockyard_wire::types::{Duty, Replica, ServerInfo, VolumeId, VolumeReport};
 use blockyard_wire::{Problem, ProblemKind, Result};
 
 use crate::core::Core;
@@ -11,7 +11,7 @@ use crate::health::Arrival;
 use crate::path::{PATH_BYTES_MAX, attribute};
 use crate::reports;
 use crate::state::Command;
-use crate::state::blocks::VolumeRow;
+use crate::state::blocks::{VolumeIndex, VolumeRow};
 
 /// Volumes of one dataserver.
 const VOLUMES_MAX: usize = 256;
@@ -33,9 +33,10 @@ impl Core {
     /// # Errors
     /// `Invalid` for what can't be; `Exists` when another server that is alive has one of its volumes; those of
     /// the journal.
-    pub async fn join(self: &Rc<Self>, info: ServerInfo, remote: Rc<dyn Remote>) -> Result<Registered> {
+    pub async fn join(self: &Rc<Self>, mut info: ServerInfo, remote: Rc<dyn Remote>) -> Result<Registered> {
         let core = self;
         check(&info)?;
+        self.leave_removed_out(&mut info)?;
         let rows: Vec<_> = info
             .volumes
             .iter()
@@ -81,6 +82,9 @@ impl Core {
                 .filter_map(|report| Some((state.blocks().index_of(report.id)?, report)));
             indexed.collect::<Vec<_>>()
         };
+        for (index, report) in &volumes {
+            self.notice_opening(*index, report).await?;
+        }
         let indices = volumes.iter().map(|(index, _)| *index).collect::<Vec<_>>();
         // Another may have come with these while the journal was written.
         core.health
@@ -104,7 +108,12 @@ impl Core {
             version: info.version,
             volumes,
         };
+        core.comparing.borrow_mut().extend(&indices);
         core.health.borrow_mut().join(arrival, number, core.now_ms());
+        // Before anything is written there: a volume that nobody has looked at counts for nothing.
+        let change = core.survey();
+        let follower = core.clone();
+        tokio::task::spawn_local(async move { follower.follow(change).await });
         core.repair_wake.notify_one();
         core.delete_wake.notify_one();
         crate::reports::follow(core.clone(), control);
@@ -113,6 +122,68 @@ impl Core {
             address: info.address,
             number,
         })
+    }
+}
+
+impl Core {
+    /// Volumes that the operator has removed stay out, whoever has them.
+    fn leave_removed_out(&self, info: &mut ServerInfo) -> Result<()> {
+        let state = self.state.borrow();
+        let is_removed = |report: &VolumeReport| {
+            let index = state.blocks().index_of(report.id);
+            let volume = index.and_then(|index| state.blocks().volume(index));
+            volume.is_some_and(|volume| volume.duty == Duty::Removed)
+        };
+        let removed: Vec<_> = info
+            .volumes
+            .iter()
+            .filter(|r| is_removed(r))
+            .map(|r| r.id)
+            .collect();
+        for id in &removed {
+            tracing::warn!(volume = %id, server = info.address, "a volume that was removed is left out");
+        }
+        info.volumes.retain(|report| !removed.contains(&report.id));
+        match removed.first() {
+            Some(id) if info.volumes.is_empty() => Err(Problem::invalid(format!(
+                "volume {id} of {} was removed from this cluster: format its folder anew, or take it back with \
+                 'blockyard volume resume {id}'",
+                info.address
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// A volume counts its openings: one that has counted fewer than are known is an old image of itself, or its folder
+    /// was cloned. What it holds is no worse for that, blocks being immutable; but what is missing there, and that its
+    /// other self may come back, is for the operator to know.
+    async fn notice_opening(&self, index: VolumeIndex, report: &VolumeReport) -> Result<()> {
+        let core = self;
+        let known = core
+            .state
+            .borrow()
+            .blocks()
+            .volume(index)
+            .map_or(0, |volume| volume.generation);
+        if report.generation < known {
+            let why = format!(
+                "it was opened {} times, but {known} times are known: its folder was cloned, or restored from an old \
+                 image",
+                report.generation
+            );
+            tracing::warn!(volume = %report.id, why, "a volume is not what it was");
+            core.suspicions.borrow_mut().insert(index, why);
+            return Ok(());
+        }
+        if report.generation > known {
+            core.suspicions.borrow_mut().remove(&index);
+            core.propose(Command::Opened {
+                volume: index,
+                generation: report.generation,
+            })
+            .await?;
+        }
+        Ok(())
     }
 }
 

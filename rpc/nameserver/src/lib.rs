@@ -17,6 +17,7 @@ mod join;
 mod journal;
 mod log;
 mod maintenance;
+mod operate;
 mod orphans;
 mod path;
 mod placement;
@@ -29,6 +30,7 @@ mod service;
 #[cfg(feature = "simulated")]
 pub mod simulated;
 mod snapshot;
+mod standing;
 mod state;
 mod store;
 mod uploads;

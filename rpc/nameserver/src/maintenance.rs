@@ -24,25 +24,22 @@ const PAUSE_MS: u64 = 2_000;
 /// Ticks until it is dropped.
 pub async fn tick(core: Rc<Core>) {
     core.assess_all().await;
+    crate::operate::forget_removed(&core).await;
     let step = Duration::from_millis(u64::from(core.config.heartbeat_ms / 2).clamp(20, 500));
     let mut clock = tokio::time::interval(step);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         clock.tick().await;
         leave_safe_mode(&core);
-        let (lost, back) = {
-            let volumes = core.state.borrow().blocks().volumes().len();
-            core.health.borrow_mut().tick(volumes, core.now_ms())
-        };
-        if !lost.is_empty() || !back.is_empty() {
+        let change = core.survey();
+        if !change.volumes.is_empty() {
             tracing::info!(
-                lost = lost.len(),
-                back = back.len(),
-                "volumes have turned dead or come back"
+                lost = change.lost.len(),
+                others = change.volumes.len() - change.lost.len(),
+                "what replicas on volumes are worth has changed"
             );
-            let changed: Vec<_> = lost.into_iter().chain(back).collect();
-            core.reassess(&changed).await;
         }
+        core.follow(change).await;
         for problem in [expire(&core).await, reap(&core).await]
             .into_iter()
             .filter_map(Result::err)

@@ -60,6 +60,9 @@ pub fn follow(core: Rc<Core>, control: Rc<Control>) {
                     compared = compare(&core, &control, volume) => compared,
                     () = stopping.clone() => return,
                 };
+                if compared.is_ok() {
+                    core.comparing.borrow_mut().remove(&volume);
+                }
                 let pause = match compared {
                     Ok(()) => Duration::from_millis(core.until_next(volume)),
                     Err(problem) => {

@@ -5,6 +5,7 @@
 
 mod lookup;
 mod publish;
+mod status;
 
 use blockyard_engine::block::BlockId;
 use blockyard_schema::{dataserver_capnp as data, nameserver_capnp as name, types_capnp as types};
@@ -14,13 +15,17 @@ use capnp::traits::OwnedStruct;
 use crate::error::{Problem, ProblemKind, Result};
 use crate::ticket::Ticket;
 use crate::types::{
-    AddedBlock, BlockInfo, ClusterId, ClusterInfo, ClusterStatus, Epoch, FileInfo, HeldBlock, Hop,
-    Incarnation, Liveness, Location, NewBlock, Replica, ReplicaProof, ReplicaState, RequestId, ServerInfo,
-    ServerStatus, VolumeId, VolumeReport, VolumeState, VolumeStatus,
+    AddedBlock, BlockInfo, ClusterId, ClusterInfo, Epoch, FileInfo, HeldBlock, Hop, Incarnation, Liveness,
+    Location, NewBlock, Replica, ReplicaProof, ReplicaState, RequestId, ServerInfo, VolumeId, VolumeReport,
+    VolumeState,
 };
 
 pub use lookup::{read_found, read_sought, write_found, write_sought};
 pub use publish::{read_new_file, read_published, write_new_file, write_published};
+pub use status::{
+    read_cluster_status, read_duty, read_server_status, read_tuning, read_volume_status,
+    write_cluster_status, write_duty, write_server_status, write_tuning, write_volume_status,
+};
 
 fn malformed(error: capnp::Error) -> Problem {
     Problem::invalid(format!("a malformed message: {error}"))
@@ -537,105 +542,4 @@ pub fn write_held_block(from: &HeldBlock, mut to: name::held_block::Builder<'_>)
     to.set_version(from.version);
     to.set_path(&from.path);
     to.set_state(replica_state_to(from.state));
-}
-
-/// Reads a volume as the nameserver sees it.
-///
-/// # Errors
-/// `Invalid` when malformed.
-pub fn read_volume_status(from: name::volume_status::Reader<'_>) -> Result<VolumeStatus> {
-    Ok(VolumeStatus {
-        report: read_volume_report(from.get_report().map_err(malformed)?)?,
-        liveness: liveness_from(from.get_liveness()),
-        blocks: from.get_blocks(),
-        pending_deletes: from.get_pending_deletes(),
-    })
-}
-
-/// Writes a volume as the nameserver sees it.
-pub fn write_volume_status(from: &VolumeStatus, mut to: name::volume_status::Builder<'_>) {
-    write_volume_report(&from.report, to.reborrow().init_report());
-    to.set_liveness(liveness_to(from.liveness));
-    to.set_blocks(from.blocks);
-    to.set_pending_deletes(from.pending_deletes);
-}
-
-/// Reads a dataserver as the nameserver sees it.
-///
-/// # Errors
-/// `Invalid` when malformed.
-pub fn read_server_status(from: name::server_status::Reader<'_>) -> Result<ServerStatus> {
-    Ok(ServerStatus {
-        address: text(from.get_address())?,
-        zone: text(from.get_zone())?,
-        host: text(from.get_host())?,
-        version: text(from.get_version())?,
-        liveness: liveness_from(from.get_liveness()),
-        since_heartbeat_ms: from.get_since_heartbeat_ms(),
-        volumes: read_list(from.get_volumes().map_err(malformed)?, read_volume_status)?,
-    })
-}
-
-/// Writes a dataserver as the nameserver sees it.
-pub fn write_server_status(from: &ServerStatus, mut to: name::server_status::Builder<'_>) {
-    to.set_address(&from.address);
-    to.set_zone(&from.zone);
-    to.set_host(&from.host);
-    to.set_version(&from.version);
-    to.set_liveness(liveness_to(from.liveness));
-    to.set_since_heartbeat_ms(from.since_heartbeat_ms);
-    write_list(
-        &from.volumes,
-        to.init_volumes(from.volumes.len() as u32),
-        write_volume_status,
-    );
-}
-
-/// Reads the whole cluster.
-///
-/// # Errors
-/// `Invalid` when malformed.
-pub fn read_cluster_status(from: name::cluster_status::Reader<'_>) -> Result<ClusterStatus> {
-    Ok(ClusterStatus {
-        cluster: read_cluster_info(from.get_cluster().map_err(malformed)?)?,
-        servers: read_list(from.get_servers().map_err(malformed)?, read_server_status)?,
-        files: from.get_files(),
-        directories: from.get_directories(),
-        blocks: from.get_blocks(),
-        file_bytes: from.get_file_bytes(),
-        under_replicated_blocks: from.get_under_replicated_blocks(),
-        missing_blocks: from.get_missing_blocks(),
-        corrupt_replicas: from.get_corrupt_replicas(),
-        leases: from.get_leases(),
-        uptime_ms: from.get_uptime_ms(),
-        journal_bytes: from.get_journal_bytes(),
-        repairing: from.get_repairing(),
-        pending_deletes: from.get_pending_deletes(),
-        version: text(from.get_version())?,
-        safe_mode: from.get_safe_mode(),
-    })
-}
-
-/// Writes the whole cluster.
-pub fn write_cluster_status(from: &ClusterStatus, mut to: name::cluster_status::Builder<'_>) {
-    write_cluster_info(&from.cluster, to.reborrow().init_cluster());
-    write_list(
-        &from.servers,
-        to.reborrow().init_servers(from.servers.len() as u32),
-        write_server_status,
-    );
-    to.set_files(from.files);
-    to.set_directories(from.directories);
-    to.set_blocks(from.blocks);
-    to.set_file_bytes(from.file_bytes);
-    to.set_under_replicated_blocks(from.under_replicated_blocks);
-    to.set_missing_blocks(from.missing_blocks);
-    to.set_corrupt_replicas(from.corrupt_replicas);
-    to.set_leases(from.leases);
-    to.set_uptime_ms(from.uptime_ms);
-    to.set_journal_bytes(from.journal_bytes);
-    to.set_repairing(from.repairing);
-    to.set_pending_deletes(from.pending_deletes);
-    to.set_version(&from.version);
-    to.set_safe_mode(from.safe_mode);
 }

@@ -392,6 +392,24 @@ pub enum Liveness {
     Dead,
 }
 
+/// An operator's word on a volume: it beats every timer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Duty {
+    /// Takes blocks and keeps them.
+    #[default]
+    Serving,
+    /// May be away: gets no new blocks, and what it has is not copied elsewhere.
+    Maintenance {
+        /// Until then, milliseconds since 1970.
+        until_unix_ms: u64,
+    },
+    /// Gets no new blocks, and those it has move elsewhere.
+    Draining,
+    /// Out of the cluster for good: what it had counts as lost, and it may not join again.
+    Removed,
+}
+
 /// A volume as the nameserver sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct VolumeStatus {
@@ -403,6 +421,70 @@ pub struct VolumeStatus {
     pub blocks: u64,
     /// Deletions not yet done there.
     pub pending_deletes: u64,
+    /// What the operator wants of it.
+    pub duty: Duty,
+    /// Back after it counted as lost: what it holds is still being compared.
+    pub returning: bool,
+    /// Why it looks like a copy or an old image of itself; empty where it doesn't.
+    pub suspicion: String,
+}
+
+impl VolumeStatus {
+    /// Whether it is draining and nothing is left on it that is needed.
+    pub fn is_drained(&self) -> bool {
+        self.duty == Duty::Draining && self.blocks == 0 && self.pending_deletes == 0
+    }
+}
+
+/// How repair and balance are to work, as the operator has set them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Tuning {
+    /// Nothing is copied, moved or trimmed.
+    pub repair_paused: bool,
+    /// Repair goes on although more servers are gone than the share that holds it back.
+    pub repair_forced: bool,
+    /// Bytes per second that copies may take, over the whole cluster; 0 for no limit of the operator's.
+    pub repair_bytes_per_s: u64,
+    /// Full volumes give nothing to empty ones.
+    pub balance_off: bool,
+}
+
+/// Blocks that wait for one kind of work, and their bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Backlog {
+    /// Blocks.
+    pub blocks: u64,
+    /// Their bytes, each counted once.
+    pub bytes: u64,
+}
+
+/// What repair has before it and behind it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct RepairStatus {
+    /// How it is to work.
+    pub tuning: Tuning,
+    /// Why it does nothing although there is work; empty otherwise.
+    pub held: String,
+    /// Blocks of which one good replica is left.
+    pub one_left: Backlog,
+    /// Other blocks with too few.
+    pub under: Backlog,
+    /// Blocks on draining volumes.
+    pub leaving: Backlog,
+    /// Blocks with two replicas in one server or zone, where there is another.
+    pub misplaced: Backlog,
+    /// Copies under way.
+    pub copying: u32,
+    /// Blocks and bytes copied since the nameserver started, for repair and drain.
+    pub copied: Backlog,
+    /// Blocks and bytes moved since then to even out how full volumes are.
+    pub balanced: Backlog,
+    /// Bytes per second of late.
+    pub bytes_per_s: u64,
+    /// Milliseconds until what is before it is done at that pace; 0 where nothing can be said.
+    pub eta_ms: u64,
+    /// Replicas that could not be copied since the start.
+    pub failed: u64,
 }
 
 /// A dataserver as the nameserver sees it.
@@ -459,6 +541,8 @@ pub struct ClusterStatus {
     pub version: String,
     /// Just started: repair and deletion wait for reports.
     pub safe_mode: bool,
+    /// What repair and balance are doing.
+    pub repair: RepairStatus,
 }
 
 /// A block that a volume should hold.

@@ -9,6 +9,7 @@ use blockyard_wire::{Problem, Result, convert};
 use crate::answers::BLOCKS_MAX;
 use crate::calls::{NewUpload, Sent};
 use crate::core::Core;
+use crate::operate;
 
 /// Volumes that a client may ask to avoid in one call.
 const AVOID_MAX: u32 = 1024;
@@ -360,6 +361,43 @@ impl session::Server for Session {
         convert::write_block_info(&info, results.reborrow().init_info());
         results.set_path(&path);
         results.set_version(version);
+        Ok(())
+    }
+
+    async fn assign(
+        self: Rc<Self>,
+        params: session::AssignParams,
+        _: session::AssignResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let volumes = avoided(params.get_volumes()?)?;
+        let duty = convert::read_duty(params.get_duty()?)?;
+        let request = request(params.get_request())?;
+        operate::assign(&self.core, &volumes, duty, params.get_force(), request).await?;
+        Ok(())
+    }
+
+    async fn set_replication(
+        self: Rc<Self>,
+        params: session::SetReplicationParams,
+        mut results: session::SetReplicationResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (path, recursive) = (text(params.get_path())?, params.get_recursive());
+        let (replication, request) = (params.get_replication(), request(params.get_request())?);
+        let files = self
+            .core
+            .set_replication(path, recursive, replication, request)
+            .await?;
+        results.get().set_files(files);
+        Ok(())
+    }
+
+    async fn tune(self: Rc<Self>, params: session::TuneParams, _: session::TuneResults) -> capnp::Result<()> {
+        let params = params.get()?;
+        let tuning = convert::read_tuning(params.get_tuning()?);
+        let request = request(params.get_request())?;
+        self.core.tune(tuning, request).await?;
         Ok(())
     }
 }

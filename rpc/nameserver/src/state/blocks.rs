@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use blockyard_wire::digest::Digest;
-use blockyard_wire::types::{BlockId, Incarnation, Replica, ReplicaState, VolumeId};
+use blockyard_wire::types::{BlockId, Duty, Incarnation, Replica, ReplicaState, VolumeId};
 use blockyard_wire::{Problem, ProblemKind, Result};
 use serde::{Deserialize, Serialize};
 
 use super::table::Table;
 
 /// The highest replication factor.
-pub const REPLICATION_MAX: u8 = 6;
+pub const REPLICATION_MAX: u8 = 8;
 /// Replicas that one block can have on the map: room for damaged ones and those on dead volumes beside the good.
-pub const REPLICAS_MAX: usize = 8;
+pub const REPLICAS_MAX: usize = 10;
 /// Volumes that a cluster can ever have known.
 pub const VOLUMES_MAX: usize = u16::MAX as usize;
 
@@ -23,7 +23,7 @@ const _: () = assert!(REPLICATION_MAX as usize + 2 <= REPLICAS_MAX);
 const _: () = assert!(size_of::<Block>() <= 48);
 
 /// A block: what it is, where it is, how often it is wanted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Block {
     /// The version it was made for.
     pub version: u64,
@@ -37,7 +37,7 @@ pub struct Block {
     pub wanted: u8,
     count: u8,
     /// Two bits for each replica.
-    states: u16,
+    states: u32,
     volumes: [VolumeIndex; REPLICAS_MAX],
 }
 
@@ -57,7 +57,7 @@ impl Block {
     }
 
     /// Its replicas, in the order in which they came.
-    pub fn replicas(&self) -> impl Iterator<Item = (VolumeIndex, ReplicaState)> + '_ {
+    pub fn replicas(&self) -> impl Iterator<Item = (VolumeIndex, ReplicaState)> + Clone + '_ {
         (0..usize::from(self.count)).map(|at| (self.volumes[at], self.state_at(at)))
     }
 
@@ -88,12 +88,6 @@ impl Block {
         }
     }
 
-    /// Whether the row can be what a snapshot holds.
-    pub(super) fn is_sound(&self) -> bool {
-        usize::from(self.count) <= REPLICAS_MAX
-            && (0..usize::from(self.count)).all(|at| self.states >> (2 * at) & 3 < 3)
-    }
-
     fn place(&self, volume: VolumeIndex) -> Option<usize> {
         self.volumes[..usize::from(self.count)]
             .iter()
@@ -117,11 +111,14 @@ impl Block {
         self.states = self.states & !(3 << (2 * at)) | bits << (2 * at);
     }
 
-    fn push(&mut self, volume: VolumeIndex) {
+    /// Adds a replica, where there is room for one.
+    pub(crate) fn push(&mut self, volume: VolumeIndex, state: ReplicaState) {
         let at = usize::from(self.count);
-        self.volumes[at] = volume;
-        self.count += 1;
-        self.set_state_at(at, ReplicaState::Good);
+        if let Some(place) = self.volumes.get_mut(at) {
+            *place = volume;
+            self.count += 1;
+            self.set_state_at(at, state);
+        }
     }
 
     /// Keeps the order of the others, so that the same commands give the same bytes.
@@ -169,6 +166,10 @@ pub struct Volume {
     pub digest: Digest,
     /// Blocks that it must delete, off the map already.
     pub pending: BTreeSet<u64>,
+    /// What the operator wants of it.
+    pub duty: Duty,
+    /// How often it had been opened when it last joined.
+    pub generation: u64,
 }
 
 /// All blocks and volumes.
@@ -252,6 +253,8 @@ impl Blocks {
             replicas: 0,
             digest: Digest::default(),
             pending: BTreeSet::new(),
+            duty: Duty::default(),
+            generation: 0,
         });
         Ok(index)
     }
@@ -260,7 +263,7 @@ impl Blocks {
     pub(super) fn insert(&mut self, id: BlockId, mut block: Block, volumes: &[VolumeIndex]) {
         for &index in volumes {
             if block.state_on(index).is_none() && !block.is_full() {
-                block.push(index);
+                block.push(index, ReplicaState::Good);
                 self.count(index, id, &block, ReplicaState::Good, true);
             }
         }
@@ -282,7 +285,7 @@ impl Blocks {
             self.owe(index, id);
             return false;
         }
-        block.push(index);
+        block.push(index, ReplicaState::Good);
         self.count(index, id, &block, ReplicaState::Good, true);
         self.table.insert(id.0, block);
         self.changed.push(id.0);
@@ -360,10 +363,9 @@ impl Blocks {
 
     /// Restores a block of a snapshot.
     pub(super) fn restore(&mut self, id: u64, block: Block) -> Result<()> {
-        let known = block.is_sound()
-            && block
-                .replicas()
-                .all(|(index, _)| usize::from(index) < self.volumes.len());
+        let known = block
+            .replicas()
+            .all(|(index, _)| usize::from(index) < self.volumes.len());
         if !known {
             return Err(Problem::invalid(format!(
                 "block {} in the snapshot names unknown volumes",
@@ -377,10 +379,41 @@ impl Blocks {
         Ok(())
     }
 
-    /// A volume owes the deletion of a block.
+    /// A volume owes the deletion of a block. One that was removed owes nothing more.
     pub(super) fn owe(&mut self, index: VolumeIndex, id: BlockId) {
-        if let Some(volume) = self.volumes.get_mut(usize::from(index)) {
+        if let Some(volume) = self.volumes.get_mut(usize::from(index))
+            && volume.duty != Duty::Removed
+        {
             self.pending += u64::from(volume.pending.insert(id.0));
+        }
+    }
+
+    /// Sets what is wanted of a volume.
+    pub(super) fn assign(&mut self, index: VolumeIndex, duty: Duty) {
+        let Some(volume) = self.volumes.get_mut(usize::from(index)) else {
+            return;
+        };
+        volume.duty = duty;
+        if duty == Duty::Removed {
+            self.pending -= volume.pending.len() as u64;
+            volume.pending.clear();
+        }
+    }
+
+    /// The volume has been opened so often.
+    pub(super) fn opened(&mut self, index: VolumeIndex, generation: u64) {
+        if let Some(volume) = self.volumes.get_mut(usize::from(index)) {
+            volume.generation = generation;
+        }
+    }
+
+    /// Another number of replicas is wanted of a block.
+    pub(super) fn want(&mut self, id: BlockId, replicas: u8) {
+        if let Some(block) = self.table.get_mut(id.0)
+            && block.wanted != replicas
+        {
+            block.wanted = replicas;
+            self.changed.push(id.0);
         }
     }
 
@@ -452,21 +485,22 @@ mod tests {
     }
 
     #[test]
-    fn a_row_holds_eight_replicas_in_order() {
-        let mut blocks = volumes(10);
+    fn a_row_holds_ten_replicas_in_order() {
+        let mut blocks = volumes(11);
         blocks.insert(BlockId(1), Block::new(1, 0, 1, 1, 2), &[9, 8]);
-        for index in 0..7 {
-            assert_eq!(blocks.add_replica(BlockId(1), index), index < 6);
+        for index in 0..8 {
+            assert!(blocks.add_replica(BlockId(1), index));
         }
+        assert!(!blocks.add_replica(BlockId(1), 10), "the row is full");
         blocks.set_state(BlockId(1), 2, ReplicaState::Corrupt);
         blocks.set_state(BlockId(1), 5, ReplicaState::Suspect);
         blocks.drop_replica(BlockId(1), 8, false);
         blocks.drop_replica(BlockId(1), 1, false);
         let row = blocks.get(BlockId(1)).unwrap();
         let held: Vec<_> = row.replicas().map(|(index, _)| index).collect();
-        assert_eq!(held, [9, 0, 2, 3, 4, 5]);
+        assert_eq!(held, [9, 0, 2, 3, 4, 5, 6, 7]);
         assert_eq!(row.state_on(2), Some(ReplicaState::Corrupt));
         assert_eq!(row.state_on(5), Some(ReplicaState::Suspect));
-        assert_eq!(row.good(), 4);
+        assert_eq!(row.good(), 6);
     }
 }

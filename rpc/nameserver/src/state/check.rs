@@ -32,6 +32,12 @@ impl State {
                 held.matches(*blocks, *length_bytes, *crc32c)?;
                 self.can_publish(&held.path, held.overwrite)
             }
+            Command::SetReplication {
+                path,
+                recursive,
+                replication,
+                ..
+            } => self.can_set_replication(path, *recursive, *replication),
             Command::Abandon { lease, .. } => self.held(*lease).map(|_| ()),
             _ => Ok(()),
         }

@@ -3,7 +3,7 @@
 //! Variants and fields are only ever appended: journals of older versions are read by newer ones. Whatever
 //! is chosen (times, volumes) stands in the command; nothing is chosen while it is applied.
 
-use blockyard_wire::types::{BlockId, Epoch, FileInfo, ReplicaState, RequestId};
+use blockyard_wire::types::{BlockId, Duty, Epoch, FileInfo, ReplicaState, RequestId, Tuning};
 use serde::{Deserialize, Serialize};
 
 use super::blocks::{VolumeIndex, VolumeRow};
@@ -187,6 +187,40 @@ pub enum Command {
         /// Of the call.
         request: RequestId,
     },
+    /// The operator's word on some volumes.
+    Assign {
+        /// Which.
+        volumes: Vec<VolumeIndex>,
+        /// What is wanted of them.
+        duty: Duty,
+        /// Of the call.
+        request: RequestId,
+    },
+    /// Another number of replicas for a file's current version, or for all below a directory.
+    SetReplication {
+        /// Where.
+        path: String,
+        /// Whether a directory may be meant.
+        recursive: bool,
+        /// Replicas wanted of each block.
+        replication: u8,
+        /// Of the call.
+        request: RequestId,
+    },
+    /// How repair and balance are to work.
+    Tune {
+        /// So.
+        tuning: Tuning,
+        /// Of the call.
+        request: RequestId,
+    },
+    /// A volume has been opened once more.
+    Opened {
+        /// The volume.
+        volume: VolumeIndex,
+        /// Its count of openings.
+        generation: u64,
+    },
 }
 
 impl Command {
@@ -197,6 +231,9 @@ impl Command {
             | Self::Rename { request, .. }
             | Self::Remove { request, .. }
             | Self::Begin { request, .. }
+            | Self::Assign { request, .. }
+            | Self::SetReplication { request, .. }
+            | Self::Tune { request, .. }
             | Self::AddBlocks { request, .. }
             | Self::Commit { request, .. }
             | Self::Abandon { request, .. }
@@ -242,4 +279,9 @@ pub enum Outcome {
     },
     /// A copy has come too late; its volume owes the deletion.
     Unwanted,
+    /// Files got another number of replicas.
+    Replicated {
+        /// How many.
+        files: u64,
+    },
 }

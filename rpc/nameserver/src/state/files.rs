@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use blockyard_wire::types::FileInfo;
+use blockyard_wire::types::{BlockId, FileInfo};
 use blockyard_wire::{Problem, ProblemKind, Result};
 
+use super::blocks::REPLICATION_MAX;
 use super::namespace::{Body, Found, Inode, ROOT, taken};
 use super::{Outcome, State};
 use crate::path;
@@ -155,6 +156,56 @@ impl State {
                     ..info
                 }
             }
+        }
+    }
+
+    pub(super) fn set_replication(
+        &mut self,
+        path: &str,
+        recursive: bool,
+        replication: u8,
+    ) -> Result<Outcome> {
+        self.can_set_replication(path, recursive, replication)?;
+        let (Found::Directory(top) | Found::File(top, _)) = self.names.find(&path::parts(path)?)?;
+        let all = std::iter::once(top).chain(self.names.below(top, &[], true));
+        let versions: Vec<u64> = all
+            .filter_map(|id| match self.names.get(id)?.body {
+                Body::File { version } => Some(version),
+                Body::Directory { .. } => None,
+            })
+            .collect();
+        for version in &versions {
+            let Some(row) = self.versions.get_mut(*version) else {
+                continue;
+            };
+            row.replication = replication;
+            row.blocks
+                .ids()
+                .iter()
+                .for_each(|block| self.blocks.want(BlockId(*block), replication));
+        }
+        Ok(Outcome::Replicated {
+            files: versions.len() as u64,
+        })
+    }
+
+    /// Refuses another number of replicas that can't be.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` for a number that is too high or low, or a directory that was not meant.
+    pub fn can_set_replication(&self, path: &str, recursive: bool, replication: u8) -> Result<()> {
+        if replication == 0 || replication > REPLICATION_MAX {
+            return Err(Problem::invalid(format!(
+                "replication {replication} is not between 1 and {REPLICATION_MAX}"
+            )));
+        }
+        let parts = path::parts(path)?;
+        match self.names.find(&parts)? {
+            Found::Directory(_) if !recursive => Err(Problem::invalid(format!(
+                "{} is a directory; set the replication of all files below it recursively (-r)",
+                path::joined(&parts)
+            ))),
+            _ => Ok(()),
         }
     }
 

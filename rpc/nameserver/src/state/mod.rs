@@ -3,6 +3,7 @@
 //! The same commands give the same bytes, whoever applies them. `apply` runs only on commands that are
 //! durable; one that is refused has changed nothing.
 
+mod block_row;
 pub mod blocks;
 mod check;
 pub mod command;
@@ -17,7 +18,7 @@ mod uploads;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use blockyard_wire::types::{BlockId, Epoch};
+use blockyard_wire::types::{BlockId, Epoch, Tuning};
 use blockyard_wire::{Problem, ProblemKind, Result};
 
 pub use command::{Command, NewRow, Outcome};
@@ -94,6 +95,7 @@ pub struct State {
     leases: BTreeMap<u64, Lease>,
     requests: Requests,
     content_types: BTreeSet<Arc<str>>,
+    tuning: Tuning,
     /// The last id given to a version or lease.
     last_id: u64,
     file_bytes: u64,
@@ -143,6 +145,11 @@ impl State {
     /// Bytes of all files.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
+    }
+
+    /// How repair and balance are to work.
+    pub fn tuning(&self) -> Tuning {
+        self.tuning
     }
 
     /// Blocks whose replicas have changed since the last call.
@@ -276,6 +283,28 @@ impl State {
                     "block {block} has no replica on that volume"
                 ))),
             },
+            Command::Assign { volumes, duty, .. } => {
+                volumes.iter().try_for_each(|volume| self.volume(*volume))?;
+                volumes
+                    .iter()
+                    .for_each(|volume| self.blocks.assign(*volume, *duty));
+                Ok(Outcome::Done)
+            }
+            Command::SetReplication {
+                path,
+                recursive,
+                replication,
+                ..
+            } => self.set_replication(path, *recursive, *replication),
+            Command::Tune { tuning, .. } => {
+                self.tuning = *tuning;
+                Ok(Outcome::Done)
+            }
+            Command::Opened { volume, generation } => {
+                self.volume(*volume)?;
+                self.blocks.opened(*volume, *generation);
+                Ok(Outcome::Done)
+            }
         }
     }
 

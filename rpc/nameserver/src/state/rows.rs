@@ -1,10 +1,11 @@
 //! The state as rows in sections, for snapshots: the same state always gives the same bytes.
 
-use blockyard_wire::types::{BlockId, Epoch, RequestId};
+use blockyard_wire::types::{BlockId, Duty, Epoch, RequestId, Tuning};
 use blockyard_wire::{Problem, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::block_row::OldBlock;
 use super::blocks::{Block, VolumeRow};
 use super::leases::Lease;
 use super::namespace::{InodeRow, Namespace};
@@ -23,8 +24,8 @@ pub enum Section {
     Volumes = 2,
     /// Deletions that volumes owe.
     Pending = 3,
-    /// Blocks with their replicas.
-    Blocks = 4,
+    /// Blocks with at most eight replicas: only older snapshots have it.
+    OldBlocks = 4,
     /// Files and directories.
     Inodes = 5,
     /// Versions.
@@ -35,14 +36,24 @@ pub enum Section {
     Leases = 8,
     /// Outcomes of requests, oldest first.
     Requests = 9,
+    /// Blocks with their replicas.
+    Blocks = 10,
+    /// What the operator wants of volumes, and how often they were opened.
+    Duties = 11,
+    /// One row: how repair and balance are to work.
+    Tuning = 12,
 }
 
 impl Section {
     /// The section of this number.
     pub fn from_number(number: u32) -> Option<Self> {
-        use Section::{Blocks, Condemned, Counters, Inodes, Leases, Pending, Requests, Versions, Volumes};
+        use Section::{
+            Blocks, Condemned, Counters, Duties, Inodes, Leases, OldBlocks, Pending, Requests, Tuning,
+            Versions, Volumes,
+        };
         [
-            Counters, Volumes, Pending, Blocks, Inodes, Versions, Condemned, Leases, Requests,
+            Counters, Volumes, Pending, OldBlocks, Inodes, Versions, Condemned, Leases, Requests, Blocks,
+            Duties, Tuning,
         ]
         .into_iter()
         .find(|section| *section as u32 == number)
@@ -133,12 +144,18 @@ impl State {
             Pending,
             owed.flat_map(|(volume, index)| volume.pending.iter().map(move |block| (index, *block)))
         );
-        section!(Blocks, self.blocks.table().iter());
         section!(Inodes, self.names.rows());
         section!(Versions, self.versions.iter().map(|(id, row)| (id, row.as_row())));
         section!(Condemned, &self.condemned);
         section!(Leases, &self.leases);
         section!(Requests, self.requests.rows());
+        section!(Blocks, self.blocks.table().iter());
+        let duties = self.blocks.volumes().iter().zip(0u16..);
+        section!(
+            Duties,
+            duties.map(|(volume, index)| (index, volume.duty, volume.generation))
+        );
+        section!(Tuning, [self.tuning]);
         Ok(())
     }
 
@@ -221,10 +238,24 @@ impl Reader {
                 state.volume(index)?;
                 state.blocks.owe(index, BlockId(block));
             }
+            Section::OldBlocks => {
+                let (id, block): (u64, OldBlock) = take(left)?;
+                let block = block.into_block().ok_or_else(|| {
+                    Problem::invalid(format!("block {} in the snapshot is none", BlockId(id)))
+                })?;
+                state.blocks.restore(id, block)?;
+            }
             Section::Blocks => {
                 let (id, block): (u64, Block) = take(left)?;
                 state.blocks.restore(id, block)?;
             }
+            Section::Duties => {
+                let (index, duty, generation): (u16, Duty, u64) = take(left)?;
+                state.volume(index)?;
+                state.blocks.assign(index, duty);
+                state.blocks.opened(index, generation);
+            }
+            Section::Tuning => state.tuning = take::<Tuning>(left)?,
             Section::Inodes => self.inodes.push(take(left)?),
             Section::Versions => {
                 let (id, row): (u64, VersionRow) = take(left)?;

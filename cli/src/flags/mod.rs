@@ -2,12 +2,18 @@
 //!
 //! Nothing is resolved here: `config` turns flags into addresses, secrets and clients.
 
+mod operate;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use blockyard_wire::types::ClusterId;
 use clap::{Args, Parser, Subcommand};
 
+use self::operate::REPLICATION_MAX;
+pub use self::operate::{
+    Balance, Drain, Listing, Maintain, Node, Remove, Repair, SetReplication, Targets, Volume, VolumeIn,
+};
 use crate::values::{ByteRange, CpuList, size};
 
 const EXIT_CODES: &str = "\
@@ -78,16 +84,20 @@ pub enum Mode {
     Status(Status),
     /// Show the space of the cluster, volume by volume.
     Df(Df),
-    /// Look after a volume's folder on this machine, while no dataserver uses it.
+    /// Set how many copies of each block files are to have.
+    Setrep(SetReplication),
+    /// Look after dataservers: list, drain, maintain, resume, remove.
+    #[command(subcommand)]
+    Node(Node),
+    /// Look after volumes: list, drain, maintain, resume, remove, replace; fsck for a folder on this machine.
     #[command(subcommand)]
     Volume(Volume),
-}
-
-/// `volume …`
-#[derive(Subcommand, Debug)]
-pub enum Volume {
-    /// Check a volume, and rebuild its index from what its slots say of themselves where it can't be read.
-    Fsck(Fsck),
+    /// Look after repair: status, pause, resume, pace.
+    #[command(subcommand)]
+    Repair(Repair),
+    /// Even out how full volumes are: status, on, off.
+    #[command(subcommand)]
+    Balance(Balance),
 }
 
 /// Which cluster, and how to prove that one belongs to it.
@@ -147,7 +157,7 @@ pub struct Up {
     #[arg(long, default_value = "127.0.0.1", value_name = "HOST")]
     pub host: String,
     /// Copies of each block [default: 2, or 1 with a single dataserver].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=REPLICATION_MAX))]
     pub replication: Option<u8>,
     /// Bytes that each volume may fill, such as 10GiB [default: an equal share of most of the free space].
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -173,7 +183,7 @@ pub struct Nameserver {
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
     pub web: String,
     /// Copies of each block, unless an upload says otherwise.
-    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=REPLICATION_MAX))]
     pub replication: u8,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -257,7 +267,7 @@ pub struct Upload {
     #[arg(long)]
     pub overwrite: bool,
     /// Copies of each block [default: the cluster's].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=REPLICATION_MAX))]
     pub replication: Option<u8>,
     /// MIME type to keep with the files.
     #[arg(long, value_name = "TYPE", default_value = "", hide_default_value = true)]

@@ -1,0 +1,391 @@
+//! Repair: blocks with too few good replicas get copies, damaged and surplus replicas go, full volumes give to empty ones.
+//!
+//! What is done for a block is told in `plan`; here it is decided when, how much at a time, and what comes of it.
+
+mod balance;
+mod pace;
+mod plan;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use blockyard_wire::ticket::Operation;
+use blockyard_wire::types::{Backlog, BlockId, RepairStatus, ReplicaState};
+use blockyard_wire::{Problem, ProblemKind, Result};
+
+use self::pace::Pace;
+use self::plan::{Plan, even_out, plan};
+use crate::core::Core;
+use crate::redundancy::{Class, Need};
+use crate::reports;
+use crate::state::Command;
+use crate::state::blocks::VolumeIndex;
+
+/// Blocks in need that one round looks at.
+const LOOK_MAX: usize = 512;
+/// Pauses of a block whose repair has failed: the first, and the longest; each is twice the one before.
+const PAUSE_MS: (u64, u64) = (1_000, 60_000);
+/// Between rounds when nothing wakes them.
+const ROUND: Duration = Duration::from_secs(1);
+/// Blocks whose pauses are remembered, and damaged replicas since when they are known.
+const REMEMBERED_MAX: usize = 65_536;
+/// Copies at a time in which one volume takes part when it has nothing else to do, and beside its clients.
+const COPIES_IDLE: u32 = 4;
+const COPIES_BESIDE_CLIENTS: u32 = 1;
+/// Moves at a time that even out how full volumes are.
+const MOVES_MAX: usize = 2;
+
+/// What repair is doing, and has done since the start.
+#[derive(Default)]
+pub struct Work {
+    /// Blocks that something is being done for.
+    busy: RefCell<BTreeSet<u64>>,
+    /// Copies under way from or to each volume.
+    copies: RefCell<BTreeMap<VolumeIndex, u32>>,
+    /// Moves under way.
+    moves: Cell<usize>,
+    /// Until when a block waits, and how long that was.
+    pauses: RefCell<BTreeMap<u64, (u64, u64)>>,
+    /// Since when damaged replicas are known.
+    damaged: RefCell<BTreeMap<(VolumeIndex, u64), u64>>,
+    /// Where the next round goes on.
+    cursor: Cell<Option<(Need, u64)>>,
+    /// Where the search for something to even out goes on.
+    balance_cursor: Cell<Option<u64>>,
+    pace: RefCell<Pace>,
+    copied: Cell<Backlog>,
+    balanced: Cell<Backlog>,
+    failed: Cell<u64>,
+}
+
+impl Work {
+    /// Whether a damaged replica has been shown for long enough: copies to other volumes do not wait for this,
+    /// but the damage itself stays in sight before it is deleted, so that nobody overlooks a dying disk.
+    fn was_shown(&self, volume: VolumeIndex, id: BlockId, now_ms: u64, show_ms: u64) -> bool {
+        let mut damaged = self.damaged.borrow_mut();
+        if damaged.len() >= REMEMBERED_MAX {
+            damaged.clear();
+        }
+        let since_ms = *damaged.entry((volume, id.0)).or_insert(now_ms);
+        let shown = now_ms >= since_ms + show_ms;
+        if shown {
+            damaged.remove(&(volume, id.0));
+        }
+        shown
+    }
+
+    fn is_busy(&self, id: u64) -> bool {
+        self.busy.borrow().contains(&id)
+    }
+
+    fn copies_of(&self, volume: VolumeIndex) -> u32 {
+        self.copies.borrow().get(&volume).copied().unwrap_or(0)
+    }
+
+    /// Whether a volume may take part in one more copy: fewer of them beside clients, who would feel it.
+    fn has_room(&self, core: &Core, volume: VolumeIndex) -> bool {
+        let copies = self.copies_of(volume);
+        let in_flight = core
+            .health
+            .borrow()
+            .report(volume)
+            .map_or(0, |report| report.in_flight);
+        // The report is a heartbeat old: copies that have begun since are not in it.
+        let has_clients = in_flight > copies.max(1);
+        copies
+            < if has_clients {
+                COPIES_BESIDE_CLIENTS
+            } else {
+                COPIES_IDLE
+            }
+    }
+
+    /// The volume with the fewest copies under way, where one may take part in another.
+    fn idlest(&self, volumes: &[VolumeIndex], core: &Core) -> Option<VolumeIndex> {
+        let free = volumes.iter().filter(|volume| self.has_room(core, **volume));
+        free.min_by_key(|volume| self.copies_of(**volume)).copied()
+    }
+
+    /// Counts a copy in or out.
+    fn count(&self, plan: &Plan, begins: bool) {
+        let Plan::Copy(source, target) = plan else { return };
+        let mut copies = self.copies.borrow_mut();
+        for volume in [source, target] {
+            let count = copies.entry(*volume).or_insert(0);
+            if begins { *count += 1 } else { *count -= 1 }
+        }
+    }
+
+    fn add(to: &Cell<Backlog>, bytes: u32) {
+        let so_far = to.get();
+        to.set(Backlog {
+            blocks: so_far.blocks + 1,
+            bytes: so_far.bytes + u64::from(bytes),
+        });
+    }
+}
+
+impl Core {
+    /// Why repair does nothing, whatever there is to do.
+    fn repair_is_held(&self) -> Option<String> {
+        let tuning = self.state.borrow().tuning();
+        if tuning.repair_paused {
+            return Some("paused by the operator; go on with 'blockyard repair resume'".to_owned());
+        }
+        if self.safe_mode.get() {
+            return Some("just started: waiting for the dataservers that are known".to_owned());
+        }
+        let share = self.health.borrow().silent_share();
+        let outage = share > self.config.outage_share && !tuning.repair_forced;
+        outage.then(|| {
+            format!(
+                "{:.0}% of all volumes have been silent for too long: that is rather the network or the power than \
+                 their disks; bring them back, or go on without them with 'blockyard repair resume --force'",
+                share * 100.0
+            )
+        })
+    }
+
+    /// What repair has before it and behind it.
+    pub fn repair_status(&self) -> RepairStatus {
+        let (redundancy, work) = (self.redundancy.borrow(), &self.repair);
+        let [one_left, under, leaving, misplaced] =
+            [Class::OneLeft, Class::Under, Class::Leaving, Class::Misplaced]
+                .map(|class| redundancy.backlog(class));
+        let waiting: u64 = [one_left, under, leaving, misplaced]
+            .iter()
+            .map(|b| b.bytes)
+            .sum();
+        let held = self
+            .repair_is_held()
+            .filter(|_| waiting > 0 || self.state.borrow().tuning().repair_paused);
+        let bytes_per_s = work.pace.borrow_mut().bytes_per_s(self.now_ms());
+        RepairStatus {
+            tuning: self.state.borrow().tuning(),
+            eta_ms: match (waiting, bytes_per_s, &held) {
+                (1.., 1.., None) => (waiting.saturating_mul(1000) / bytes_per_s).max(1),
+                _ => 0,
+            },
+            held: held.unwrap_or_default(),
+            one_left,
+            under,
+            leaving,
+            misplaced,
+            copying: self.repairing.get() as u32,
+            copied: work.copied.get(),
+            balanced: work.balanced.get(),
+            bytes_per_s,
+            failed: work.failed.get(),
+        }
+    }
+}
+
+/// Repairs until it is dropped.
+pub async fn run(core: Rc<Core>) {
+    let mut said = None;
+    loop {
+        // Either way the next round is due.
+        let _ = tokio::time::timeout(ROUND, core.repair_wake.notified()).await;
+        let held = core.repair_is_held();
+        if held != said && core.redundancy.borrow().waits_for_copies() {
+            match &held {
+                Some(why) => tracing::warn!(why, "repair is held back"),
+                None => tracing::info!("repair goes on"),
+            }
+            said.clone_from(&held);
+        }
+        if held.is_none() {
+            round(&core);
+        }
+    }
+}
+
+/// Starts what can be started.
+fn round(core: &Rc<Core>) {
+    let work = &core.repair;
+    let room = core.config.repairs_max.saturating_sub(work.busy.borrow().len());
+    let mut started = 0;
+    let in_need = look(core);
+    for (need, id) in in_need {
+        if started == room {
+            return;
+        }
+        work.cursor.set(Some((need, id)));
+        let waits = work
+            .pauses
+            .borrow()
+            .get(&id)
+            .is_some_and(|(until, _)| *until > core.now_ms());
+        if waits || work.is_busy(id) {
+            continue;
+        }
+        let Some(plan) = plan(core, work, need, BlockId(id)) else {
+            continue;
+        };
+        let length = core
+            .state
+            .borrow()
+            .blocks()
+            .get(BlockId(id))
+            .map_or(0, |block| block.length);
+        if matches!(plan, Plan::Copy(..)) && !begins(core, need, length) {
+            // It is its turn as soon as the pace allows.
+            work.cursor.set(None);
+            return;
+        }
+        started += 1;
+        start(core, BlockId(id), length, plan, false);
+    }
+    // Only with nothing else to do.
+    let calm = !core.redundancy.borrow().waits_for_copies() && !core.state.borrow().tuning().balance_off;
+    while calm && work.moves.get() < MOVES_MAX && started < room {
+        let Some((id, length, plan)) = even_out(core, work) else {
+            return;
+        };
+        if !begins(core, Need::Trimming, length) {
+            return;
+        }
+        started += 1;
+        start(core, id, length, plan, true);
+    }
+}
+
+/// Whether a copy of so many bytes may begin at the operator's pace. What has one replica left does not wait for it.
+fn begins(core: &Core, need: Need, length: u32) -> bool {
+    let limit = core.state.borrow().tuning().repair_bytes_per_s;
+    let urgent = need.class() == Class::OneLeft;
+    core.repair
+        .pace
+        .borrow_mut()
+        .may_begin(u64::from(length), if urgent { 0 } else { limit }, core.now_ms())
+}
+
+fn start(core: &Rc<Core>, id: BlockId, length: u32, plan: Plan, moves: bool) {
+    let work = &core.repair;
+    work.busy.borrow_mut().insert(id.0);
+    work.count(&plan, true);
+    let copies = matches!(plan, Plan::Copy(..));
+    core.repairing.set(core.repairing.get() + u64::from(copies));
+    work.moves.set(work.moves.get() + usize::from(moves));
+    let core = core.clone();
+    tokio::task::spawn_local(async move {
+        let done = carry_out(&core, id, &plan).await;
+        let work = &core.repair;
+        work.count(&plan, false);
+        core.repairing.set(core.repairing.get() - u64::from(copies));
+        work.moves.set(work.moves.get() - usize::from(moves));
+        work.busy.borrow_mut().remove(&id.0);
+        let mut pauses = work.pauses.borrow_mut();
+        match done {
+            Ok(()) => {
+                pauses.remove(&id.0);
+                if copies {
+                    work.pace.borrow_mut().ended(u64::from(length), core.now_ms());
+                    Work::add(if moves { &work.balanced } else { &work.copied }, length);
+                }
+                core.repair_wake.notify_one();
+            }
+            Err(problem) => {
+                let last_ms = pauses.get(&id.0).map_or(PAUSE_MS.0 / 2, |(_, last_ms)| *last_ms);
+                let pause_ms = (last_ms * 2).min(PAUSE_MS.1);
+                tracing::warn!(block = %id, %problem, pause_ms, "a repair has failed");
+                work.failed.set(work.failed.get() + u64::from(copies));
+                if pauses.len() >= REMEMBERED_MAX {
+                    pauses.clear();
+                }
+                pauses.insert(id.0, (core.now_ms() + pause_ms, pause_ms));
+            }
+        }
+    });
+}
+
+/// The blocks that this round looks at: the most urgent ones first, but in the end all of them.
+fn look(core: &Core) -> Vec<(Need, u64)> {
+    let (redundancy, work) = (core.redundancy.borrow(), &core.repair);
+    let ahead: Vec<_> = redundancy.urgent(work.cursor.get()).take(LOOK_MAX).collect();
+    if ahead.len() < LOOK_MAX && work.cursor.take().is_some() {
+        let more = redundancy.urgent(None).take(LOOK_MAX - ahead.len());
+        let mut all: Vec<_> = more.chain(ahead).collect();
+        all.sort_unstable();
+        all.dedup();
+        return all;
+    }
+    ahead
+}
+
+async fn carry_out(core: &Rc<Core>, id: BlockId, plan: &Plan) -> Result<()> {
+    match plan {
+        Plan::Copy(source, target) => copy(core, id, *source, *target).await,
+        Plan::Drop {
+            volume,
+            verify,
+            good_min,
+        } => {
+            let mut verified = 0;
+            for &good in verify {
+                let Some(control) = core.control_of(good) else {
+                    continue;
+                };
+                reports::examine(core, &control, good, id).await?;
+                let block = core.state.borrow().blocks().get(id).copied();
+                let state = block.and_then(|block| block.state_on(good));
+                verified += usize::from(state == Some(ReplicaState::Good));
+            }
+            if verified < *good_min {
+                return Err(Problem::retry(format!(
+                    "only {verified} of {good_min} good replicas have verified"
+                )));
+            }
+            let volume = *volume;
+            core.propose(Command::Drop { block: id, volume })
+                .await
+                .map(|_| ())
+        }
+    }
+}
+
+async fn copy(core: &Rc<Core>, id: BlockId, source: VolumeIndex, target: VolumeIndex) -> Result<()> {
+    let gone = || Problem::new(ProblemKind::Gone, format!("block {id} has gone"));
+    let (block, hop) = {
+        let state = core.state.borrow();
+        let block = *state.blocks().get(id).ok_or_else(gone)?;
+        let expires_unix_ms = core.now_unix_ms() + core.config.ticket_ms;
+        let what = (Operation::Copy, 0, block.length);
+        (
+            block,
+            core.hop(&state, source, id, what, expires_unix_ms)
+                .ok_or_else(gone)?,
+        )
+    };
+    let control = core
+        .control_of(target)
+        .ok_or_else(|| Problem::retry("the target's dataserver is not connected"))?;
+    let target_id = core.volume_id(target);
+    let proof = match control.copy(target_id, id, &block, &hop).await {
+        Ok(proof) => proof,
+        Err(problem) => {
+            let of_source = matches!(
+                problem.kind,
+                ProblemKind::Corrupt | ProblemKind::NotFound | ProblemKind::OtherReplica
+            );
+            if of_source {
+                reports::doubt(core.clone(), source, id);
+            }
+            return Err(problem);
+        }
+    };
+    if proof.volume != target_id || !core.keys.proves(&proof, id, block.length, block.crc32c) {
+        return Err(Problem::new(
+            ProblemKind::Denied,
+            "the copy's proof does not hold",
+        ));
+    }
+    core.propose(Command::Copied {
+        block: id,
+        volume: target,
+    })
+    .await
+    .map(|_| ())
+}
