@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use blockyard_wire::Result;
+use blockyard_wire::digest::Digest;
 use blockyard_wire::ticket::Keys;
 use blockyard_wire::types::{
     AddedBlock, BlockId, BlockInfo, ClusterId, ClusterInfo, ClusterStatus, Epoch, FileInfo, Incarnation,
@@ -341,6 +342,49 @@ impl Nameserver {
     pub fn may_want(&self, block: BlockId) -> bool {
         let state = self.core.state.borrow();
         self.core.uploads.borrow().may_want(block, &state)
+    }
+
+    /// Whether repair is doing something for a block.
+    pub fn is_repairing(&self, block: BlockId) -> bool {
+        self.core.repair.is_busy(block.0)
+    }
+
+    /// What does not hold together in the state, if anything: it never may.
+    pub fn inconsistency(&self) -> Option<String> {
+        let state = self.core.state.borrow();
+        let mut digests = vec![Digest::default(); state.blocks().volumes().len()];
+        for (id, block) in state.blocks().table().iter() {
+            for (volume, known) in block.replicas() {
+                digests[usize::from(volume)].add(&block.as_replica(BlockId(id), known));
+            }
+            let of_version = state
+                .version(block.version)
+                .is_some_and(|version| version.file != 0 || state.condemned().contains_key(&block.version));
+            let of_lease = || state.leases().values().any(|lease| lease.version == block.version);
+            if !of_version && !of_lease() {
+                return Some(format!("block {} belongs to no file and no upload", BlockId(id)));
+            }
+        }
+        for (volume, digest) in state.blocks().volumes().iter().zip(digests) {
+            if volume.digest != digest {
+                return Some(format!("the digest of volume {} is wrong", volume.row.id));
+            }
+        }
+        let volumes = state.blocks().volumes().iter().zip(0..);
+        for (volume, index) in volumes {
+            let on_map = |id: &&u64| {
+                let block = state.blocks().get(BlockId(**id));
+                block.is_some_and(|block| block.state_on(index).is_some())
+            };
+            if let Some(id) = volume.pending.iter().find(on_map) {
+                return Some(format!(
+                    "block {} is on the map and to be deleted on volume {}",
+                    BlockId(*id),
+                    volume.row.id
+                ));
+            }
+        }
+        None
     }
 
     /// What is left to be done where the volumes `there` are all that there are; `None` when nothing is.

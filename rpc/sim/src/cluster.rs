@@ -1,6 +1,6 @@
 //! One run's cluster: who runs where, and what is true of it, whatever anybody believes.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use blockyard_nameserver::Config;
@@ -50,6 +50,8 @@ pub struct Shape {
     pub fault_ms: u64,
     /// Milliseconds between two replicas that a scrub reads.
     pub scrub_ms: u64,
+    /// Whether clocks jump.
+    pub clocks_jump: bool,
     /// Bytes of a volume.
     pub capacity_bytes: u64,
     /// The nameserver's times and limits.
@@ -102,6 +104,7 @@ impl Shape {
             think_ms,
             fault_ms: pace_ms * pick(&[1, 2, 4, 12]) / 2,
             scrub_ms: pick(&[50, 500]),
+            clocks_jump: world.below(2) == 0,
             capacity_bytes: pick(&[96 << 20, 1 << 30, 16 << 30]),
             config,
         }
@@ -122,8 +125,6 @@ pub struct Cluster {
     pub process: RefCell<Option<Rc<Process>>>,
     /// What clients do.
     pub workload: Rc<Workload>,
-    /// Blocks with two replicas on one server, when the cluster was last found whole.
-    pub misplaced: Cell<u64>,
     cluster: ClusterId,
     keys: Keys,
 }
@@ -147,13 +148,13 @@ impl Cluster {
             shape.groups,
             shape.replication_max,
             shape.think_ms,
+            (!shape.clocks_jump).then_some(shape.config.ticket_ms),
         );
         Rc::new(Self {
             sites: Rc::new(volumes.map(site).collect()),
             name_disk: Rc::default(),
             process: RefCell::new(None),
             workload: Rc::new(workload),
-            misplaced: Cell::new(0),
             cluster,
             // Signatures decide nothing but whether they hold: these may differ from run to run.
             keys: Keys::derive(&ClusterSecret::generate(), cluster),
@@ -189,6 +190,7 @@ impl Cluster {
             cluster: self.cluster,
             keys: self.keys.clone(),
             disk: self.name_disk.clone(),
+            sites: self.sites.clone(),
         }
     }
 
@@ -227,25 +229,24 @@ impl Cluster {
     }
 
     /// Whether the replica of a block on a volume may be destroyed without taking the last one: another is on the map
-    /// and good, and none is about to be given up because there are too many.
+    /// and good, and nothing is being done about it just now.
     pub fn is_spare(&self, name: &Nameserver, volume: VolumeId, block: BlockId) -> bool {
         let Some(mapped) = name.mapped(block) else {
             return !name.may_want(block);
         };
-        let known_good = mapped
-            .replicas
-            .iter()
-            .filter(|(_, state)| *state == ReplicaState::Good);
-        if known_good.clone().count() > usize::from(mapped.wanted) || mapped.replicas.len() >= 7 {
+        // What repair has just verified may be gone when it acts on that: no system knows.
+        if name.is_repairing(block) {
             return false;
         }
-        known_good
-            .filter(|(other, _)| *other != volume)
+        mapped
+            .replicas
+            .iter()
+            .filter(|(other, state)| *state == ReplicaState::Good && *other != volume)
             .any(|(other, _)| self.is_truly_good(*other, &mapped))
     }
 
-    /// What keeps the cluster from being whole: every block as often as wanted, and nothing else anywhere; `None` when
-    /// it is.
+    /// What keeps the cluster from being whole: every block as often as wanted, on servers of their own, and nothing
+    /// else anywhere; `None` when it is.
     pub fn unsettled(&self) -> Option<String> {
         let Some(name) = self.nameserver() else {
             return Some("no nameserver reigns".to_owned());
@@ -254,7 +255,6 @@ impl Cluster {
         if let Some(left) = name.unsettled(&there) {
             return Some(left);
         }
-        let mut misplaced = 0;
         for block in name.all_mapped() {
             let good: Vec<HostId> = block
                 .replicas
@@ -271,7 +271,9 @@ impl Cluster {
                     block.block, block.wanted
                 ));
             }
-            misplaced += u64::from(hosts.len() != good.len());
+            if hosts.len() != good.len() {
+                return Some(format!("block {} is twice on one server: {good:?}", block.block));
+            }
         }
         for site in self.sites.iter() {
             let disk = site.disk.borrow();
@@ -283,7 +285,6 @@ impl Cluster {
                 return Some(format!("{} still has block {block}: {held:?}", site.address));
             }
         }
-        self.misplaced.set(misplaced);
         None
     }
 }

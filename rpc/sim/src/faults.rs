@@ -108,7 +108,7 @@ pub fn strike(cluster: &Cluster, counts: &mut Counts) -> Blow {
                 }
             }
         }
-        17..=18 => {
+        17..=18 if cluster.shape.clocks_jump => {
             count("clock jump");
             let reach_ms = if world.below(4) == 0 { 3_600_000 } else { 25_000 };
             let offset_ms = world.below(2 * reach_ms) as i64 - reach_ms as i64;

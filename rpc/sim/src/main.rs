@@ -46,6 +46,7 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
 struct Total {
     runs: u64,
     messages: u64,
+    kinds: Counts,
     faults: Counts,
     simulated_ms: u64,
     acknowledged: u64,
@@ -53,7 +54,6 @@ struct Total {
     given_up: u64,
     read: u64,
     unreadable: u64,
-    misplaced: u64,
     violations: u64,
 }
 
@@ -67,8 +67,10 @@ impl Total {
         self.given_up += report.tally.given_up;
         self.read += report.tally.read;
         self.unreadable += report.tally.unreadable;
-        self.misplaced += report.misplaced;
         self.violations += u64::from(report.violation.is_some());
+        for (kind, count) in &report.kinds {
+            *self.kinds.entry(kind).or_insert(0) += count;
+        }
         for (kind, count) in &report.faults {
             *self.faults.entry(kind).or_insert(0) += count;
         }
@@ -86,17 +88,17 @@ impl Total {
             took.as_secs_f64(),
             self.messages as f64 / took.as_secs_f64(),
         );
-        for (kind, count) in &self.faults {
-            println!("  {count:>8} {kind}");
-        }
+        let list = |counts: &Counts| {
+            let listed = counts.iter().map(|(kind, count)| format!("{kind} {count}"));
+            listed.collect::<Vec<_>>().join(", ")
+        };
+        println!("messages: {}", list(&self.kinds));
+        println!("faults: {}", list(&self.faults));
         println!(
             "operations: {} acknowledged, {} refused, {} given up; {} files read and compared, {} not readable at the time",
             self.acknowledged, self.refused, self.given_up, self.read, self.unreadable
         );
-        println!(
-            "in the end: {} blocks have two replicas on one server; violations: {}",
-            self.misplaced, self.violations
-        );
+        println!("violations: {}", self.violations);
     }
 }
 

@@ -16,13 +16,14 @@ use blockyard_nameserver::simulated::{
 use blockyard_wire::digest::Digest;
 use blockyard_wire::ticket::Keys;
 use blockyard_wire::types::{
-    BlockId, ClusterId, Epoch, Incarnation, Replica, ReplicaProof, ReplicaState, VolumeId,
+    AddedBlock, BlockId, ClusterId, Epoch, Incarnation, Replica, ReplicaProof, ReplicaState, VolumeId,
 };
 use blockyard_wire::{Problem, Result};
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
 
 use crate::messages::{Answer, Failure, Outcome, Request};
+use crate::server::Site;
 use crate::world::{ConnectionId, HostId, Serve, World};
 
 /// Bytes of journal after which a start makes a snapshot.
@@ -212,6 +213,7 @@ struct Far {
     host: HostId,
     server: HostId,
     connection: ConnectionId,
+    sites: Rc<Vec<Site>>,
 }
 
 impl Far {
@@ -276,13 +278,17 @@ impl Remote for Far {
     }
 
     fn copy(&self, volume: VolumeId, epoch: Epoch, order: CopyOrder) -> Answering<'_, ReplicaProof> {
+        let block = order.block;
         let request = Request::Copy {
             volume,
             epoch,
             order: Box::new(order),
         };
-        self.ask(request, |answer| match answer {
-            Answer::Proof(proof) => Some(proof),
+        self.ask(request, move |answer| match answer {
+            Answer::Proof(proof) => {
+                attest(&self.world, &self.sites, &proof, block);
+                Some(proof)
+            }
             _ => None,
         })
     }
@@ -318,6 +324,8 @@ pub struct Setup {
     pub keys: Keys,
     /// Its disk.
     pub disk: Rc<RefCell<NameDisk>>,
+    /// All volumes: what is claimed of them is compared with what is true.
+    pub sites: Rc<Vec<Site>>,
 }
 
 /// A nameserver's process.
@@ -326,6 +334,7 @@ pub struct Process {
     host: HostId,
     name: RefCell<Option<Nameserver>>,
     registered: RefCell<BTreeMap<ConnectionId, Registered>>,
+    sites: Rc<Vec<Site>>,
     /// Whether it could not begin to reign.
     pub refused: Cell<bool>,
 }
@@ -338,6 +347,7 @@ impl Process {
             host: setup.host,
             name: RefCell::new(None),
             registered: RefCell::default(),
+            sites: setup.sites.clone(),
             refused: Cell::new(false),
         });
         let starting = process.clone();
@@ -488,6 +498,7 @@ async fn answer(
             blocks,
             request,
         } => {
+            compare(process, &blocks);
             name.add_blocks(lease, &blocks, request).await?;
             Ok(Answer::Done)
         }
@@ -500,6 +511,7 @@ async fn answer(
             Ok(Answer::Published(Box::new(file)))
         }
         Request::Publish(file) => {
+            compare(process, &file.blocks);
             let (file, _) = name.publish(*file).await?;
             Ok(Answer::Published(Box::new(file)))
         }
@@ -525,6 +537,7 @@ async fn answer(
                 host: process.host,
                 server: from,
                 connection,
+                sites: process.sites.clone(),
             };
             let registered = name.join(*info, Rc::new(far)).await?;
             if process.world.is_open(connection, process.host) {
@@ -539,6 +552,28 @@ async fn answer(
             registered.report_bad(volume, replicas)
         }),
         _ => Err(Problem::invalid("that is asked of a dataserver")),
+    }
+}
+
+/// Compares proofs with what is true: whoever proves a replica has had it.
+fn compare(process: &Process, blocks: &[AddedBlock]) {
+    for added in blocks {
+        for proof in &added.proofs {
+            attest(&process.world, &process.sites, proof, added.block);
+        }
+    }
+}
+
+fn attest(world: &World, sites: &[Site], proof: &ReplicaProof, block: BlockId) {
+    let of_volume = sites.iter().find(|site| site.disk.borrow().id == proof.volume);
+    if let Some(site) = of_volume
+        && !site.disk.borrow().was_durable(block)
+    {
+        world.violated(
+            format!("{} has proven block {block} and never had it", site.address),
+            &[block.0],
+            "",
+        );
     }
 }
 

@@ -33,14 +33,14 @@ pub struct Report {
     pub seed: u64,
     /// Messages that arrived.
     pub messages: u64,
+    /// The same by kind.
+    pub kinds: Counts,
     /// Faults by kind.
     pub faults: Counts,
     /// Simulated time, milliseconds.
     pub simulated_ms: u64,
     /// Of which it took to become whole after the storm.
     pub whole_after_ms: u64,
-    /// Blocks with two replicas on one server in the end.
-    pub misplaced: u64,
     /// How operations went.
     pub tally: Tally,
     /// The same for runs that went the same way.
@@ -280,6 +280,12 @@ impl Driver {
         let now_ms = self.world.now_ms();
         let stormy = self.phase == Phase::Storm;
         self.tend(stormy);
+        if self.world.one_in(20)
+            && let Some(name) = self.cluster.nameserver()
+            && let Some(wrong) = name.inconsistency()
+        {
+            self.world.violated(wrong, &[], "");
+        }
         match self.phase {
             Phase::Storm => {
                 if self.world.messages() >= self.messages || now_ms >= STORM_MS {
@@ -363,7 +369,10 @@ impl Driver {
         }
         self.cluster.name_disk.borrow_mut().slow_until_ms = 0;
         for site in self.cluster.sites.iter() {
-            site.disk.borrow_mut().slow_until_ms = 0;
+            let mut disk = site.disk.borrow_mut();
+            disk.slow_until_ms = 0;
+            // Whatever the clients have left there, all of it fits as often as it is wanted.
+            disk.capacity_bytes *= 16;
         }
     }
 
@@ -405,10 +414,10 @@ impl Driver {
         Report {
             seed: self.seed,
             messages: self.world.messages(),
+            kinds: self.world.kinds(),
             faults: std::mem::take(&mut self.faults),
             simulated_ms: self.world.now_ms(),
             whole_after_ms: self.whole_after_ms,
-            misplaced: self.cluster.misplaced.get(),
             tally: self.cluster.workload.tally(),
             digest: self.world.digest(),
             violation: self.world.violation(),

@@ -4,7 +4,7 @@
 //! Mirrored, not shared: the engine's own crash semantics are tested in the engine, on a simulated disk byte by byte.
 //! Here a put is durable or not, and a crash before that leaves nothing, a whole replica, or a suspect one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use blockyard_wire::digest::{Digest, bucket};
 use blockyard_wire::types::{
@@ -61,6 +61,8 @@ pub struct Volume {
     /// Until when flushes take long, milliseconds of simulated time.
     pub slow_until_ms: u64,
     held: BTreeMap<u64, Held>,
+    /// Blocks whose right bytes have been durable here, whatever became of them.
+    proven: BTreeSet<u64>,
     digest: Digest,
     epoch: Epoch,
     changes: BTreeMap<u64, Change>,
@@ -81,6 +83,7 @@ impl Volume {
             failed: false,
             slow_until_ms: 0,
             held: BTreeMap::new(),
+            proven: BTreeSet::new(),
             digest: Digest::default(),
             epoch: Epoch::default(),
             changes: BTreeMap::new(),
@@ -99,7 +102,10 @@ impl Volume {
         for (_, change) in std::mem::take(&mut self.changes) {
             match (change, rng.random_range(0..4)) {
                 // Slot and record were written, the acknowledgement was not sent.
-                (Change::Put(block, held), 0) => self.set(block, Some(held)),
+                (Change::Put(block, held), 0) => {
+                    self.proven.insert(block);
+                    self.set(block, Some(held));
+                }
                 // The record is durable, the slot may not be: recovery can't vouch for it.
                 (Change::Put(block, held), lot @ (1 | 2)) => {
                     let torn = u64::from(lot == 1) << 17;
@@ -244,7 +250,12 @@ impl Volume {
     pub fn durable(&mut self, change: u64) -> Result<()> {
         self.is_writable()?;
         match self.changes.remove(&change) {
-            Some(Change::Put(block, held)) => self.set(block, Some(held)),
+            Some(Change::Put(block, held)) => {
+                if held.is_true() {
+                    self.proven.insert(block);
+                }
+                self.set(block, Some(held));
+            }
             Some(Change::Delete(block)) => self.set(block, None),
             Some(Change::Epoch(epoch)) if epoch.number > self.epoch.number => self.epoch = epoch,
             _ => {}
@@ -287,6 +298,7 @@ impl Volume {
     pub fn confirm(&mut self, block: BlockId) -> Result<()> {
         let suspect = self.suspect(block)?;
         if suspect.is_true() {
+            self.proven.insert(block.0);
             self.mark(block, ReplicaState::Good);
             Ok(())
         } else {
@@ -332,6 +344,11 @@ impl Volume {
     /// All replicas.
     pub fn all(&self) -> impl Iterator<Item = (BlockId, Held)> + '_ {
         self.held.iter().map(|(block, held)| (BlockId(*block), *held))
+    }
+
+    /// Whether the right bytes of a block have ever been durable here.
+    pub fn was_durable(&self, block: BlockId) -> bool {
+        self.proven.contains(&block.0)
     }
 
     /// Whether nothing is under way to the disk.

@@ -64,6 +64,9 @@ pub struct Workload {
     pub replication_max: u8,
     /// Longest pause between two operations of a client, milliseconds.
     pub think_ms: u64,
+    /// How long whoever has looked a file up may read it, whatever becomes of it: where clocks can be trusted,
+    /// milliseconds.
+    ticket_ms: Option<u64>,
 }
 
 /// The path of a name.
@@ -73,7 +76,13 @@ pub fn path_of(group: usize, slot: usize) -> String {
 
 impl Workload {
     /// A workload over so many groups of names.
-    pub fn new(world: Rc<World>, groups: usize, replication_max: u8, think_ms: u64) -> Self {
+    pub fn new(
+        world: Rc<World>,
+        groups: usize,
+        replication_max: u8,
+        think_ms: u64,
+        ticket_ms: Option<u64>,
+    ) -> Self {
         Self {
             world,
             groups: (0..groups).map(|_| RefCell::default()).collect(),
@@ -86,6 +95,7 @@ impl Workload {
             tally: Cell::default(),
             replication_max,
             think_ms,
+            ticket_ms,
         }
     }
 
@@ -186,7 +196,6 @@ impl Workload {
         };
         let overwrite = world.below(4) > 0;
         let replication = 1 + world.below(u64::from(self.replication_max)) as u8;
-        let replication = replication.max(2.min(self.replication_max));
         let call = self.call(
             group,
             Operation::Write {
@@ -287,11 +296,19 @@ impl Workload {
                 &file.path,
             );
         }
+        let since_ms = self.world.now_ms();
         for (block, wanted) in blocks.iter().zip(wanted) {
-            let content = client
-                .fetch(file.version, block)
-                .await
-                .map_err(|problem| problem.kind)?;
+            let content = client.fetch(file.version, block).await.map_err(|problem| {
+                let read_ms = self.world.now_ms() - since_ms;
+                if problem.kind == ProblemKind::Gone && self.ticket_ms.is_some_and(|ms| read_ms + 1_000 < ms) {
+                    self.world.violated(
+                        format!("{} was let go {read_ms} ms after a reader came", file.path),
+                        &keys,
+                        &file.path,
+                    );
+                }
+                problem.kind
+            })?;
             if content != wanted.content {
                 self.world.violated(
                     format!("block {} of {} is not what was written", block.block, file.path),

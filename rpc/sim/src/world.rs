@@ -193,6 +193,7 @@ pub struct World {
     /// How the network is.
     pub weather: Cell<Weather>,
     messages: Cell<u64>,
+    kinds: RefCell<BTreeMap<&'static str, u64>>,
     digest: Cell<u64>,
     trace: RefCell<VecDeque<Line>>,
     violation: RefCell<Option<(String, Vec<u64>, String)>>,
@@ -219,6 +220,7 @@ impl World {
             blocked: RefCell::default(),
             weather: Cell::new(Weather::CALM),
             messages: Cell::new(0),
+            kinds: RefCell::default(),
             digest: Cell::new(0xcbf2_9ce4_8422_2325),
             trace: RefCell::default(),
             violation: RefCell::default(),
@@ -274,6 +276,11 @@ impl World {
     /// Messages that have arrived.
     pub fn messages(&self) -> u64 {
         self.messages.get()
+    }
+
+    /// The same by kind.
+    pub fn kinds(&self) -> BTreeMap<&'static str, u64> {
+        self.kinds.borrow().clone()
     }
 
     /// Differs between any two runs that did not go the same way.
@@ -629,6 +636,7 @@ impl World {
 
     fn count(&self, from: HostId, to: HostId, what: &'static str, keys: &[u64], note: String) {
         self.messages.set(self.messages.get() + 1);
+        *self.kinds.borrow_mut().entry(what).or_insert(0) += 1;
         self.note(from, to, what, keys, note);
     }
 

@@ -76,7 +76,8 @@ impl Work {
         shown
     }
 
-    fn is_busy(&self, id: u64) -> bool {
+    /// Whether something is being done for a block.
+    pub fn is_busy(&self, id: u64) -> bool {
         self.busy.borrow().contains(&id)
     }
 
