@@ -27,6 +27,8 @@ pub enum Role {
     Server,
     /// A client.
     Client,
+    /// A nameserver on an old copy of the other's disk, which somebody starts by mistake.
+    Old,
 }
 
 /// How large and how quick a run is: drawn from its seed.
@@ -42,8 +44,8 @@ pub struct Shape {
     pub clients: usize,
     /// Groups of names.
     pub groups: usize,
-    /// Highest replication factor asked for.
-    pub replication_max: u8,
+    /// Lowest and highest replication factor asked for.
+    pub replication: (u8, u8),
     /// Longest pause of a client between two operations, milliseconds.
     pub think_ms: u64,
     /// Usual time between two faults, milliseconds.
@@ -52,6 +54,8 @@ pub struct Shape {
     pub scrub_ms: u64,
     /// Whether clocks jump.
     pub clocks_jump: bool,
+    /// Whether somebody starts an old nameserver by mistake.
+    pub has_old: bool,
     /// Bytes of a volume.
     pub capacity_bytes: u64,
     /// The nameserver's times and limits.
@@ -100,11 +104,15 @@ impl Shape {
             zones: 1 + world.below(servers as u64) as usize,
             clients: 3 + world.below(6) as usize,
             groups: pick(&[3, 12]) as usize,
-            replication_max: (servers - 1).min(pick(&[2, 3, 4]) as usize) as u8,
+            replication: (
+                pick(&[1, 2, 2]) as u8,
+                (servers - 1).min(pick(&[2, 3, 4]) as usize) as u8,
+            ),
             think_ms,
             fault_ms: pace_ms * pick(&[1, 2, 4, 12]) / 2,
             scrub_ms: pick(&[50, 500]),
             clocks_jump: world.below(2) == 0,
+            has_old: world.below(3) == 0,
             capacity_bytes: pick(&[96 << 20, 1 << 30, 16 << 30]),
             config,
         }
@@ -121,6 +129,10 @@ pub struct Cluster {
     pub sites: Rc<Vec<Site>>,
     /// The nameserver's disk.
     pub name_disk: Rc<RefCell<NameDisk>>,
+    /// The disk of the old nameserver.
+    pub old_disk: Rc<RefCell<NameDisk>>,
+    /// A copy of the nameserver's disk, and the number of the reign that it was made in.
+    pub backup: RefCell<Option<(NameDisk, u64)>>,
     /// The nameserver's process, while there is one.
     pub process: RefCell<Option<Rc<Process>>>,
     /// What clients do.
@@ -146,13 +158,15 @@ impl Cluster {
         let workload = Workload::new(
             world.clone(),
             shape.groups,
-            shape.replication_max,
+            shape.replication,
             shape.think_ms,
             (!shape.clocks_jump).then_some(shape.config.ticket_ms),
         );
         Rc::new(Self {
             sites: Rc::new(volumes.map(site).collect()),
             name_disk: Rc::default(),
+            old_disk: Rc::default(),
+            backup: RefCell::new(None),
             process: RefCell::new(None),
             workload: Rc::new(workload),
             cluster,
@@ -165,7 +179,7 @@ impl Cluster {
 
     /// Hosts of a cluster of this shape.
     pub fn hosts(shape: &Shape) -> usize {
-        1 + shape.servers + shape.clients
+        1 + shape.servers + shape.clients + usize::from(shape.has_old)
     }
 
     /// What a host is there for.
@@ -173,7 +187,8 @@ impl Cluster {
         match host {
             NAMESERVER => Role::Nameserver,
             host if host <= self.shape.servers => Role::Server,
-            _ => Role::Client,
+            host if host <= self.shape.servers + self.shape.clients => Role::Client,
+            _ => Role::Old,
         }
     }
 
@@ -182,14 +197,36 @@ impl Cluster {
         1..=self.shape.servers
     }
 
-    /// What a nameserver is started with.
-    pub fn nameserver_setup(&self) -> nameserver::Setup {
+    /// Where the old nameserver runs, if there is one.
+    pub fn old(&self) -> Option<HostId> {
+        self.shape
+            .has_old
+            .then_some(1 + self.shape.servers + self.shape.clients)
+    }
+
+    /// Whether an old nameserver that is started now is below the epoch of every volume: what the design asks of
+    /// whoever restores a copy.
+    pub fn is_outdated(&self, reign: u64) -> bool {
+        let Some(name) = self.nameserver() else {
+            return false;
+        };
+        let now = name.epoch().number;
+        let obeyed = |site: &Site| site.disk.borrow().epoch() >= now;
+        reign + 2 <= now && self.sites.iter().all(obeyed)
+    }
+
+    /// What the nameserver of a host is started with.
+    pub fn nameserver_setup(&self, host: HostId) -> nameserver::Setup {
+        let disk = match self.role(host) {
+            Role::Old => &self.old_disk,
+            _ => &self.name_disk,
+        };
         nameserver::Setup {
-            host: NAMESERVER,
+            host,
             config: self.shape.config.clone(),
             cluster: self.cluster,
             keys: self.keys.clone(),
-            disk: self.name_disk.clone(),
+            disk: disk.clone(),
             sites: self.sites.clone(),
         }
     }
@@ -198,7 +235,7 @@ impl Cluster {
     pub fn server_setup(&self, host: HostId) -> server::Setup {
         server::Setup {
             host,
-            nameserver: NAMESERVER,
+            nameservers: std::iter::once(NAMESERVER).chain(self.old()).collect(),
             address: format!("d{host}:9100"),
             zone: format!("z{}", host % self.shape.zones),
             sites: self.sites.clone(),

@@ -23,6 +23,8 @@ pub enum Blow {
     None,
     /// End a host's process, and start it again after so many milliseconds.
     Crash(HostId, u64),
+    /// Start a host's process, and end it after so many milliseconds.
+    Start(HostId, u64),
 }
 
 /// A time that is mostly short and sometimes long, in measure with how often something goes wrong.
@@ -45,7 +47,7 @@ pub fn strike(cluster: &Cluster, counts: &mut Counts) -> Blow {
         *counts.entry(kind).or_insert(0) += 1;
         world.note(0, 0, "fault", &[], kind.to_owned());
     };
-    match world.below(32) {
+    match world.below(38) {
         0..=3 => {
             let host = server();
             if world.host(host).up {
@@ -76,6 +78,7 @@ pub fn strike(cluster: &Cluster, counts: &mut Counts) -> Blow {
                     Role::Nameserver => "nameserver paused",
                     Role::Server => "dataserver paused",
                     Role::Client => "client paused",
+                    Role::Old => "old nameserver paused",
                 });
                 let pause_ms = some_ms(cluster, LONG_MS);
                 world.change_host(host, |host| host.paused_until_ms = now_ms + pause_ms);
@@ -130,7 +133,8 @@ pub fn strike(cluster: &Cluster, counts: &mut Counts) -> Blow {
                 site.disk.borrow_mut().failed = true;
             }
         }
-        27 => return lose_disk(cluster, &mut count),
+        27 | 34..=35 => return lose_disk(cluster, &mut count),
+        32..=33 | 36..=37 => return start_old(cluster, &mut count),
         28 => {
             let ailing = match world.below(2) {
                 0 => Ailing::Full,
@@ -186,6 +190,10 @@ fn lose_disk(cluster: &Cluster, count: &mut impl FnMut(&'static str)) -> Blow {
     let Some(name) = cluster.nameserver() else {
         return Blow::None;
     };
+    // An empty volume has seen no epoch, and would obey the old nameserver.
+    if cluster.old().is_some_and(|old| world.host(old).up) {
+        return Blow::None;
+    }
     let site = &cluster.sites[world.below(cluster.sites.len() as u64) as usize];
     let spare = {
         let disk = site.disk.borrow();
@@ -207,5 +215,34 @@ fn lose_disk(cluster: &Cluster, count: &mut impl FnMut(&'static str)) -> Blow {
     match world.host(site.host).up {
         true => Blow::Crash(site.host, some_ms(cluster, 20_000)),
         false => Blow::None,
+    }
+}
+
+/// Starts a nameserver on an old copy of the other's disk; or makes the copy.
+fn start_old(cluster: &Cluster, count: &mut impl FnMut(&'static str)) -> Blow {
+    let world = &cluster.world;
+    let Some(old) = cluster.old().filter(|old| !world.host(*old).up) else {
+        return Blow::None;
+    };
+    let mut backup = cluster.backup.borrow_mut();
+    match backup.take() {
+        Some((disk, reign)) if cluster.is_outdated(reign) => {
+            count("old nameserver started");
+            *cluster.old_disk.borrow_mut() = disk;
+            Blow::Start(old, 1_000 + some_ms(cluster, 200_000))
+        }
+        None => {
+            let reign = cluster.nameserver().map(|name| name.epoch().number);
+            *backup = reign.map(|reign| {
+                let mut disk = cluster.name_disk.borrow().clone();
+                disk.crash(world);
+                (disk, reign)
+            });
+            Blow::None
+        }
+        waits => {
+            *backup = waits;
+            Blow::None
+        }
     }
 }

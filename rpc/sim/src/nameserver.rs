@@ -34,7 +34,7 @@ const ANSWER_MS: u64 = 600_000;
 const SECTOR: usize = 512;
 
 /// A file of the nameserver's disk.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct File {
     durable: Vec<u8>,
     /// Written and not flushed.
@@ -63,6 +63,7 @@ pub enum Ailing {
 }
 
 /// The nameserver's disk: it outlives the process.
+#[derive(Clone)]
 pub struct NameDisk {
     files: BTreeMap<u64, File>,
     names: BTreeMap<PathBuf, u64>,

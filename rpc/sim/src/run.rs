@@ -117,7 +117,7 @@ impl Driver {
         let shape = Shape::draw(&World::new(seed, 0));
         let world = Rc::new(World::new(seed ^ 0x5eed, Cluster::hosts(&shape)));
         let cluster = Cluster::new(world.clone(), shape);
-        for host in 0..Cluster::hosts(&cluster.shape) {
+        for host in 0..=cluster.shape.servers + cluster.shape.clients {
             world.schedule(0, Happening::Boot(host));
         }
         world.schedule(LOOK_MS, Happening::Look);
@@ -156,8 +156,12 @@ impl Driver {
             match self.cluster.role(host) {
                 Role::Nameserver => {
                     self.cluster.name_disk.borrow_mut().ailing = Ailing::Well;
-                    let process = Process::start(world, self.cluster.nameserver_setup());
+                    let process = Process::start(world, self.cluster.nameserver_setup(host));
                     *self.cluster.process.borrow_mut() = Some(process.clone());
+                    Some(Rc::new(nameserver::Running(process)))
+                }
+                Role::Old => {
+                    let process = Process::start(world, self.cluster.nameserver_setup(host));
                     Some(Rc::new(nameserver::Running(process)))
                 }
                 Role::Server => {
@@ -206,7 +210,7 @@ impl Driver {
                     self.world.draw(|rng| site.disk.borrow_mut().crash(rng));
                 }
             }
-            Role::Client => {}
+            Role::Client | Role::Old => {}
         }
     }
 
@@ -256,20 +260,28 @@ impl Driver {
             // Whoever slept may be gone.
             Happening::Wake(wake) => drop(wake.send(())),
             Happening::Boot(host) => self.boot(host, root),
+            Happening::Kill(host) => self.crash(host),
             // Its flag is up if it has something to do.
             Happening::Resume(_) => {}
-            Happening::Fault => self.fault(),
+            Happening::Fault => self.fault(root),
             Happening::Look => self.look(root),
         }
     }
 
-    fn fault(&mut self) {
+    fn fault(&mut self, root: &Waker) {
         if self.phase != Phase::Storm {
             return;
         }
-        if let Blow::Crash(host, down_ms) = faults::strike(&self.cluster, &mut self.faults) {
-            self.crash(host);
-            self.world.schedule(down_ms, Happening::Boot(host));
+        match faults::strike(&self.cluster, &mut self.faults) {
+            Blow::None => {}
+            Blow::Crash(host, down_ms) => {
+                self.crash(host);
+                self.world.schedule(down_ms, Happening::Boot(host));
+            }
+            Blow::Start(host, up_ms) => {
+                self.boot(host, root);
+                self.world.schedule(up_ms, Happening::Kill(host));
+            }
         }
         let fault_ms = self.cluster.shape.fault_ms;
         let gap_ms = 1 + self.world.below(2 * fault_ms);
@@ -365,7 +377,10 @@ impl Driver {
                 host.paused_until_ms = 0;
                 host.wall_offset_ms = 0;
             });
-            self.boot(host, root);
+            match self.cluster.role(host) {
+                Role::Old => self.crash(host),
+                _ => self.boot(host, root),
+            }
         }
         self.cluster.name_disk.borrow_mut().slow_until_ms = 0;
         for site in self.cluster.sites.iter() {

@@ -44,8 +44,8 @@ pub struct Site {
 pub struct Setup {
     /// Where it runs.
     pub host: HostId,
-    /// Where the nameserver runs.
-    pub nameserver: HostId,
+    /// Where nameservers may run; any that answers is used.
+    pub nameservers: Vec<HostId>,
     /// `HOST:PORT`: its name.
     pub address: String,
     /// Its zone.
@@ -64,6 +64,8 @@ pub struct Server {
     setup: Setup,
     /// The connection that it has joined on.
     session: Cell<ConnectionId>,
+    /// Where that leads.
+    nameserver: Cell<HostId>,
     in_flight: Cell<u32>,
 }
 
@@ -84,6 +86,7 @@ impl Server {
     pub fn start(world: Rc<World>, setup: Setup) -> Rc<Self> {
         let server = Rc::new(Self {
             world,
+            nameserver: Cell::new(setup.nameservers[0]),
             setup,
             session: Cell::new(0),
             in_flight: Cell::new(0),
@@ -139,7 +142,7 @@ impl Server {
     }
 
     async fn ask(&self, connection: ConnectionId, request: Request) -> Outcome {
-        let Setup { host, nameserver, .. } = self.setup;
+        let (host, nameserver) = (self.setup.host, self.nameserver.get());
         self.world
             .call(host, nameserver, connection, request, ANSWER_MS)
             .await
@@ -149,9 +152,11 @@ impl Server {
 /// control.rs `keep_joined`.
 async fn keep_joined(server: Rc<Server>) {
     let mut backoff_ms = BACKOFF_MS.0;
-    loop {
+    for turn in 0.. {
         let mut joined = false;
-        let connection = server.world.connect(server.setup.host, server.setup.nameserver);
+        let nameservers = &server.setup.nameservers;
+        server.nameserver.set(nameservers[turn % nameservers.len()]);
+        let connection = server.world.connect(server.setup.host, server.nameserver.get());
         if let Some(connection) = connection {
             // It only returns when the nameserver is lost.
             let _ = session(&server, connection, &mut joined).await;

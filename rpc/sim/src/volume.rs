@@ -214,6 +214,11 @@ impl Volume {
         Ok(here.then(|| self.begin(Change::Delete(block.0))))
     }
 
+    /// The number of the epoch that is obeyed.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.number
+    }
+
     /// Begins to persist an epoch; `None` when it is the one that is obeyed.
     ///
     /// # Errors

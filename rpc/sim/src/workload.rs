@@ -60,10 +60,10 @@ pub struct Workload {
     pub stopping: Cell<bool>,
     running: Cell<u32>,
     tally: Cell<Tally>,
-    /// Highest replication factor that is asked for.
-    pub replication_max: u8,
+    /// Lowest and highest replication factor that is asked for.
+    replication: (u8, u8),
     /// Longest pause between two operations of a client, milliseconds.
-    pub think_ms: u64,
+    think_ms: u64,
     /// How long whoever has looked a file up may read it, whatever becomes of it: where clocks can be trusted,
     /// milliseconds.
     ticket_ms: Option<u64>,
@@ -79,7 +79,7 @@ impl Workload {
     pub fn new(
         world: Rc<World>,
         groups: usize,
-        replication_max: u8,
+        replication: (u8, u8),
         think_ms: u64,
         ticket_ms: Option<u64>,
     ) -> Self {
@@ -93,7 +93,7 @@ impl Workload {
             stopping: Cell::new(false),
             running: Cell::new(0),
             tally: Cell::default(),
-            replication_max,
+            replication,
             think_ms,
             ticket_ms,
         }
@@ -195,7 +195,8 @@ impl Workload {
             (written.len() - 1) as Value
         };
         let overwrite = world.below(4) > 0;
-        let replication = 1 + world.below(u64::from(self.replication_max)) as u8;
+        let (least, most) = self.replication;
+        let replication = least + world.below(u64::from(most - least + 1)) as u8;
         let call = self.call(
             group,
             Operation::Write {

@@ -62,6 +62,8 @@ pub enum Happening {
     Wake(oneshot::Sender<()>),
     /// The process of a host starts.
     Boot(HostId),
+    /// The process of a host ends.
+    Kill(HostId),
     /// The host may have been paused until now.
     Resume(HostId),
     /// Time for a fault.
