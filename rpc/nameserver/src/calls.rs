@@ -61,13 +61,7 @@ impl Core {
     ///
     /// # Errors
     /// `Exists`, `NotFound`, `Invalid`.
-    pub async fn rename(
-        &self,
-        from: String,
-        to: String,
-        overwrite: bool,
-        request: RequestId,
-    ) -> Result<()> {
+    pub async fn rename(&self, from: String, to: String, overwrite: bool, request: RequestId) -> Result<()> {
         let command = Command::Rename {
             from,
             to,

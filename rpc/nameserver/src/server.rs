@@ -173,7 +173,14 @@ async fn run(
         tail.place,
     );
     journal.forget_bytes(tail.bytes);
-    reign(&mut state, &mut journal, tail.term, Incarnation::random(), now_unix_ms()).await?;
+    reign(
+        &mut state,
+        &mut journal,
+        tail.term,
+        Incarnation::random(),
+        now_unix_ms(),
+    )
+    .await?;
     let number = state.epoch().number;
 
     let stopping = async move {
@@ -234,10 +241,7 @@ pub(crate) async fn reign<L: Log>(
 ) -> Result<(), Error> {
     let number = state.epoch().number.max(term) + 1;
     let reign = Command::Reign {
-        epoch: Epoch {
-            number,
-            incarnation,
-        },
+        epoch: Epoch { number, incarnation },
         at_unix_ms,
     };
     let begun = journal

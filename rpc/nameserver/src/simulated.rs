@@ -235,13 +235,7 @@ impl Nameserver {
     ///
     /// # Errors
     /// As that.
-    pub async fn rename(
-        &self,
-        from: String,
-        to: String,
-        overwrite: bool,
-        request: RequestId,
-    ) -> Result<()> {
+    pub async fn rename(&self, from: String, to: String, overwrite: bool, request: RequestId) -> Result<()> {
         self.core.rename(from, to, overwrite, request).await
     }
 
@@ -360,7 +354,12 @@ impl Nameserver {
             let of_version = state
                 .version(block.version)
                 .is_some_and(|version| version.file != 0 || state.condemned().contains_key(&block.version));
-            let of_lease = || state.leases().values().any(|lease| lease.version == block.version);
+            let of_lease = || {
+                state
+                    .leases()
+                    .values()
+                    .any(|lease| lease.version == block.version)
+            };
             if !of_version && !of_lease() {
                 return Some(format!("block {} belongs to no file and no upload", BlockId(id)));
             }

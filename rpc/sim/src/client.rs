@@ -158,13 +158,9 @@ impl Client {
             .world
             .connect(self.host, self.nameserver)
             .ok_or_else(unreachable)?;
-        let login = self.world.call(
-            self.host,
-            self.nameserver,
-            connection,
-            Request::Login,
-            CONNECT_MS,
-        );
+        let login = self
+            .world
+            .call(self.host, self.nameserver, connection, Request::Login, CONNECT_MS);
         match login.await {
             Ok(_) => {
                 self.connection.set(connection);
@@ -186,9 +182,9 @@ impl Client {
             let problem = match self.live().await {
                 Err(problem) => problem,
                 Ok(live) => {
-                    let asked =
-                        self.world
-                            .call(self.host, self.nameserver, live, request.clone(), CALL_MS);
+                    let asked = self
+                        .world
+                        .call(self.host, self.nameserver, live, request.clone(), CALL_MS);
                     match asked.await {
                         Ok(answer) => return Ok(answer),
                         Err(Failure::Refused(problem) | Failure::Aborted(problem, _)) => match problem.kind {
@@ -608,12 +604,7 @@ impl Chains {
     }
 
     /// Writes a block and returns once it is durable on its whole chain; whether it had to be sent again.
-    async fn write(
-        &self,
-        client: &Client,
-        index: u32,
-        block: Block,
-    ) -> Result<(AddedBlock, bool), Problem> {
+    async fn write(&self, client: &Client, index: u32, block: Block) -> Result<(AddedBlock, bool), Problem> {
         let mut tries = 0;
         let mut pause_ms = 0;
         let mut failing_since_ms = None;
@@ -659,11 +650,7 @@ impl Chains {
         let to = site(&client.sites, &head.address).map(|site| site.host);
         let done = match to {
             None => Err(Cause::Lost),
-            Some(to) => {
-                client
-                    .data(to, Request::Put(Box::new(put)), WRITE_STALL_MS)
-                    .await
-            }
+            Some(to) => client.data(to, Request::Put(Box::new(put)), WRITE_STALL_MS).await,
         };
         let done = done.and_then(|answer| match answer {
             Answer::Stored(done) => check(done, new, block),

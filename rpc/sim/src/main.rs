@@ -162,7 +162,9 @@ fn main() -> ExitCode {
             });
         }
     });
-    let total = total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let total = total
+        .into_inner()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     total.print(&flags.seeds, started.elapsed());
     match total.violations {
         0 => ExitCode::SUCCESS,

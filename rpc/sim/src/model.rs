@@ -121,11 +121,9 @@ fn effect(mut names: Names, operation: Operation) -> Option<Names> {
             overwrite,
         } if overwrite || names[slot] == 0 => names[slot] = value,
         Operation::Remove { slot } if names[slot] != 0 => names[slot] = 0,
-        Operation::Rename {
-            from,
-            to,
-            overwrite,
-        } if names[from] != 0 && (overwrite || from == to || names[to] == 0) => {
+        Operation::Rename { from, to, overwrite }
+            if names[from] != 0 && (overwrite || from == to || names[to] == 0) =>
+        {
             if from != to {
                 names[to] = std::mem::take(&mut names[from]);
             }
@@ -139,16 +137,14 @@ fn effect(mut names: Names, operation: Operation) -> Option<Names> {
 fn sight(names: &Names, operation: Operation) -> Option<Outcome> {
     match operation {
         Operation::Read { slot } => Some(Outcome::Saw(names[slot])),
-        Operation::Write {
-            slot, overwrite, ..
-        } => (!overwrite && names[slot] != 0).then_some(Outcome::Exists),
+        Operation::Write { slot, overwrite, .. } => {
+            (!overwrite && names[slot] != 0).then_some(Outcome::Exists)
+        }
         Operation::Remove { slot } => (names[slot] == 0).then_some(Outcome::NotFound),
         Operation::Rename { from, .. } if names[from] == 0 => Some(Outcome::NotFound),
-        Operation::Rename {
-            from,
-            to,
-            overwrite,
-        } => (!overwrite && from != to && names[to] != 0).then_some(Outcome::Exists),
+        Operation::Rename { from, to, overwrite } => {
+            (!overwrite && from != to && names[to] != 0).then_some(Outcome::Exists)
+        }
     }
 }
 
@@ -265,8 +261,7 @@ impl History {
                 possible.names
             )
         })?;
-        self.possible
-            .insert(Possible { names, done: 0 }, Seen::new());
+        self.possible.insert(Possible { names, done: 0 }, Seen::new());
         Ok(())
     }
 
@@ -446,7 +441,10 @@ mod tests {
         };
         let moved = history.call(rename(1, false), 2);
         history.answer(moved, Outcome::Done, 3).unwrap();
-        assert_eq!((history.may_show(0), history.may_show(1)), ([0].into(), [1].into()));
+        assert_eq!(
+            (history.may_show(0), history.may_show(1)),
+            ([0].into(), [1].into())
+        );
         let again = history.call(rename(1, false), 4);
         history.answer(again, Outcome::NotFound, 5).unwrap();
         let two = history.call(WRITE(2), 6);

@@ -152,7 +152,11 @@ struct Disk {
 impl Disk {
     async fn takes(&self) -> io::Result<()> {
         let slow = self.disk.borrow().slow_until_ms > self.world.now_ms();
-        let ms = if slow { self.world.below(3_000) } else { 1 + self.world.below(3) };
+        let ms = if slow {
+            self.world.below(3_000)
+        } else {
+            1 + self.world.below(3)
+        };
         self.world.sleep(ms).await;
         match self.disk.borrow().ailing {
             Ailing::Broken => Err(io::Error::other("the disk is broken")),
@@ -484,11 +488,7 @@ async fn answer(
             };
             Ok(Answer::Begun(name.begin(upload, request).await?))
         }
-        Request::Allocate {
-            lease,
-            count,
-            avoid,
-        } => Ok(Answer::New(name.allocate(lease, count, &avoid)?)),
+        Request::Allocate { lease, count, avoid } => Ok(Answer::New(name.allocate(lease, count, &avoid)?)),
         Request::Reserve {
             replication,
             count,
@@ -503,11 +503,7 @@ async fn answer(
             name.add_blocks(lease, &blocks, request).await?;
             Ok(Answer::Done)
         }
-        Request::Commit {
-            lease,
-            sent,
-            request,
-        } => {
+        Request::Commit { lease, sent, request } => {
             let (file, _) = name.commit(lease, sent, request).await?;
             Ok(Answer::Published(Box::new(file)))
         }
@@ -546,9 +542,9 @@ async fn answer(
             }
             Ok(Answer::Cluster(Box::new(name.info())))
         }
-        Request::Heartbeat(volumes) => {
-            with(process, connection, |registered| registered.beat(volumes).map(|_| ()))
-        }
+        Request::Heartbeat(volumes) => with(process, connection, |registered| {
+            registered.beat(volumes).map(|_| ())
+        }),
         Request::Damage { volume, replicas } => with(process, connection, |registered| {
             registered.report_bad(volume, replicas)
         }),

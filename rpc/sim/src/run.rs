@@ -196,7 +196,9 @@ impl Driver {
     }
 
     fn crash(&mut self, host: HostId) {
-        let Some(life) = self.lives[host].take() else { return };
+        let Some(life) = self.lives[host].take() else {
+            return;
+        };
         let role = self.cluster.role(host);
         if role == Role::Nameserver {
             *self.cluster.process.borrow_mut() = None;

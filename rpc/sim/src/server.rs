@@ -77,7 +77,11 @@ pub fn site<'a>(sites: &'a [Site], address: &str) -> Option<&'a Site> {
 /// A flush of a disk, milliseconds.
 async fn flush(world: &World, disk: &RefCell<Volume>) {
     let slow = disk.borrow().slow_until_ms > world.now_ms();
-    let ms = if slow { world.below(4_000) } else { 1 + world.below(4) };
+    let ms = if slow {
+        world.below(4_000)
+    } else {
+        1 + world.below(4)
+    };
     world.sleep(ms).await;
 }
 
@@ -343,11 +347,7 @@ async fn copy(
     let Server { world, setup, .. } = &**server;
     let disk = server.disk(volume)?;
     raise(world, disk, epoch).await?;
-    let proof = || {
-        setup
-            .keys
-            .prove(order.block, order.length, order.crc32c, volume)
-    };
+    let proof = || setup.keys.prove(order.block, order.length, order.crc32c, volume);
     let known = disk.borrow().lookup(order.block);
     if let Some(known) = known
         && known.state == ReplicaState::Good
@@ -437,9 +437,7 @@ async fn put(server: Rc<Server>, put: Put) -> Answered<Stored> {
         hop: put.position,
         length: put.length,
     };
-    setup
-        .keys
-        .check(&own.ticket, &claim, world.wall_ms(setup.host))?;
+    setup.keys.check(&own.ticket, &claim, world.wall_ms(setup.host))?;
     // Damage on the link shows in the units' checksums before anything is passed on.
     if world.one_in(world.weather.get().damaged_one_in) || crc_of(put.content, put.length) != put.crc32c {
         return Err(Failure::Aborted(
@@ -587,11 +585,9 @@ async fn obey(server: Rc<Server>, request: Request) -> Outcome {
             delete(world, server.disk(volume)?, &blocks, epoch).await?;
             Ok(Answer::Done)
         }
-        Request::Copy {
-            volume,
-            epoch,
-            order,
-        } => Ok(Answer::Proof(copy(&server, volume, &order, epoch).await?)),
+        Request::Copy { volume, epoch, order } => {
+            Ok(Answer::Proof(copy(&server, volume, &order, epoch).await?))
+        }
         Request::Verify { volume, block } => Ok(Answer::State(verify(&server, volume, block)?)),
         Request::Settle {
             volume,
@@ -617,6 +613,8 @@ async fn obey(server: Rc<Server>, request: Request) -> Outcome {
             of_dataserver,
         )?)),
         Request::Put(asked) => Ok(Answer::Stored(put(server.clone(), *asked).await?)),
-        _ => Err(Failure::Refused(Problem::invalid("that is asked of a nameserver"))),
+        _ => Err(Failure::Refused(Problem::invalid(
+            "that is asked of a nameserver",
+        ))),
     }
 }

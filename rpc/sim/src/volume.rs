@@ -169,13 +169,7 @@ impl Volume {
     ///
     /// # Errors
     /// `Exists` for other bytes under the same id, `NoSpace`, `Failed`; `Retry` while it is being written.
-    pub fn put(
-        &mut self,
-        block: BlockId,
-        length: u32,
-        crc32c: u32,
-        content: Content,
-    ) -> Result<Option<u64>> {
+    pub fn put(&mut self, block: BlockId, length: u32, crc32c: u32, content: Content) -> Result<Option<u64>> {
         self.is_writable()?;
         if let Some(known) = self.held.get(&block.0)
             && known.state == ReplicaState::Good

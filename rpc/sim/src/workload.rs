@@ -301,7 +301,8 @@ impl Workload {
         for (block, wanted) in blocks.iter().zip(wanted) {
             let content = client.fetch(file.version, block).await.map_err(|problem| {
                 let read_ms = self.world.now_ms() - since_ms;
-                if problem.kind == ProblemKind::Gone && self.ticket_ms.is_some_and(|ms| read_ms + 1_000 < ms) {
+                if problem.kind == ProblemKind::Gone && self.ticket_ms.is_some_and(|ms| read_ms + 1_000 < ms)
+                {
                     self.world.violated(
                         format!("{} was let go {read_ms} ms after a reader came", file.path),
                         &keys,

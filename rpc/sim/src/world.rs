@@ -30,8 +30,12 @@ const TRACE_MAX: usize = 20_000;
 /// What answers questions on a host, as long as its process lives.
 pub trait Serve {
     /// Answers one question.
-    fn serve(&self, connection: ConnectionId, from: HostId, request: Request)
-    -> LocalBoxFuture<'static, Outcome>;
+    fn serve(
+        &self,
+        connection: ConnectionId,
+        from: HostId,
+        request: Request,
+    ) -> LocalBoxFuture<'static, Outcome>;
 
     /// A connection has ended.
     fn closed(&self, connection: ConnectionId);
@@ -257,7 +261,11 @@ impl World {
 
     /// A number below `bound`; 0 for 0.
     pub fn below(&self, bound: u64) -> u64 {
-        if bound == 0 { 0 } else { self.draw(|rng| rng.random_range(0..bound)) }
+        if bound == 0 {
+            0
+        } else {
+            self.draw(|rng| rng.random_range(0..bound))
+        }
     }
 
     /// Whether a lot of one in `n` is drawn; never for 0.
@@ -648,7 +656,9 @@ impl World {
         let mut digest = self.digest.get();
         let first = keys.first().copied().unwrap_or_default();
         for word in [at_ms, (from as u64) << 32 | to as u64, what.len() as u64, first] {
-            digest = (digest ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(17);
+            digest = (digest ^ word)
+                .wrapping_mul(0x0000_0100_0000_01b3)
+                .rotate_left(17);
         }
         self.digest.set(digest);
         let mut trace = self.trace.borrow_mut();
