@@ -50,7 +50,7 @@ pub struct Shape {
     pub think_ms: u64,
     /// Usual time between two faults, milliseconds.
     pub fault_ms: u64,
-    /// Milliseconds between two replicas that a scrub reads.
+    /// Milliseconds between two passes of a volume's scrub.
     pub scrub_ms: u64,
     /// Whether clocks jump.
     pub clocks_jump: bool,
@@ -110,7 +110,7 @@ impl Shape {
             ),
             think_ms,
             fault_ms: pace_ms * pick(&[1, 2, 4, 12]) / 2,
-            scrub_ms: pick(&[50, 500]),
+            scrub_ms: pick(&[2_000, 30_000]) * (1 + think_ms / 1_000),
             clocks_jump: world.below(2) == 0,
             has_old: world.below(3) == 0,
             capacity_bytes: pick(&[96 << 20, 1 << 30, 16 << 30]),

@@ -47,7 +47,7 @@ pub fn strike(cluster: &Cluster, counts: &mut Counts) -> Blow {
         *counts.entry(kind).or_insert(0) += 1;
         world.note(0, 0, "fault", &[], kind.to_owned());
     };
-    match world.below(38) {
+    match world.below(40) {
         0..=3 => {
             let host = server();
             if world.host(host).up {
@@ -69,9 +69,10 @@ pub fn strike(cluster: &Cluster, counts: &mut Counts) -> Blow {
                 return Blow::Crash(host, some_ms(cluster, 5_000));
             }
         }
-        8..=11 => {
+        8..=11 | 38..=39 => {
             let host = any();
             let now_ms = world.now_ms();
+            let is_client = cluster.role(host) == Role::Client;
             // With a moment between two pauses, so that what has arrived gets through at last.
             if world.host(host).up && world.host(host).paused_until_ms + 2_000 < now_ms {
                 count(match cluster.role(host) {
@@ -80,7 +81,11 @@ pub fn strike(cluster: &Cluster, counts: &mut Counts) -> Blow {
                     Role::Client => "client paused",
                     Role::Old => "old nameserver paused",
                 });
-                let pause_ms = some_ms(cluster, LONG_MS);
+                let pause_ms = match is_client {
+                    // Long enough for what it has written and not told to be found by others.
+                    true => 1 + world.below(LONG_MS),
+                    false => some_ms(cluster, LONG_MS),
+                };
                 world.change_host(host, |host| host.paused_until_ms = now_ms + pause_ms);
                 world.schedule(pause_ms, Happening::Resume(host));
             }

@@ -404,6 +404,8 @@ impl Driver {
                     for slot in 0..SLOTS {
                         workload.audit(&client, group, slot).await;
                     }
+                    workload.try_out(&client, group, 0).await;
+                    workload.audit(&client, group, 0).await;
                 }
                 audited.set(true);
             });

@@ -54,7 +54,7 @@ pub struct Setup {
     pub sites: Rc<Vec<Site>>,
     /// The cluster's keys.
     pub keys: Keys,
-    /// Milliseconds between two replicas that are read by the scrub.
+    /// Milliseconds between two passes of the scrub.
     pub scrub_ms: u64,
 }
 
@@ -224,33 +224,25 @@ async fn session(server: &Rc<Server>, connection: ConnectionId, joined: &mut boo
     }
 }
 
-/// Reads what it keeps, one replica at a time (scrub.rs).
+/// Reads all that it keeps, pass by pass (scrub.rs): each at one moment here, as its pace decides nothing.
 async fn scrub(server: Rc<Server>) {
     loop {
-        let mut looked = 0u64;
+        server.world.sleep(server.setup.scrub_ms).await;
         for site in server.own() {
-            let mut after = BlockId(0);
-            loop {
-                let next = site.disk.borrow().list(None, after).next();
-                let Some(replica) = next else { break };
-                after = replica.block;
-                looked += 1;
-                server.world.sleep(server.setup.scrub_ms).await;
-                let (volume, read) = {
-                    let mut disk = site.disk.borrow_mut();
-                    let known = disk.lookup(after).map(|held| held.state);
-                    if known != Some(ReplicaState::Good) {
-                        continue;
-                    }
-                    (disk.id, disk.get(after))
+            let (volume, damaged) = {
+                let mut disk = site.disk.borrow_mut();
+                let good = disk.all().filter(|(_, held)| held.state == ReplicaState::Good);
+                let good: Vec<BlockId> = good.map(|(block, _)| block).collect();
+                let is_damaged = |block: &BlockId| {
+                    disk.get(*block)
+                        .is_err_and(|problem| problem.kind == ProblemKind::Corrupt)
                 };
-                if read.is_err_and(|problem| problem.kind == ProblemKind::Corrupt) {
-                    server.report_damaged(volume, after);
-                }
+                let damaged: Vec<BlockId> = good.into_iter().filter(is_damaged).collect();
+                (disk.id, damaged)
+            };
+            for block in damaged {
+                server.report_damaged(volume, block);
             }
-        }
-        if looked == 0 {
-            server.world.sleep(server.setup.scrub_ms.max(1_000)).await;
         }
     }
 }

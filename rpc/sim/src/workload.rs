@@ -146,7 +146,10 @@ impl Workload {
         }
         let slot = world.below(SLOTS as u64) as usize;
         match world.below(20) {
-            0..=6 => self.write(client, group, slot).await,
+            0..=6 => {
+                let overwrite = world.below(4) > 0;
+                self.write(client, group, slot, overwrite).await;
+            }
             7..=8 => {
                 let call = self.call(group, Operation::Remove { slot });
                 let removed = client.remove(&path_of(group, slot)).await;
@@ -171,7 +174,7 @@ impl Workload {
         }
     }
 
-    async fn write(self: &Rc<Self>, client: &Rc<Client>, group: usize, slot: usize) {
+    async fn write(self: &Rc<Self>, client: &Rc<Client>, group: usize, slot: usize, overwrite: bool) {
         let world = &self.world;
         let count = match world.below(4) {
             0 => 2 + world.below(4),
@@ -194,7 +197,6 @@ impl Workload {
             });
             (written.len() - 1) as Value
         };
-        let overwrite = world.below(4) > 0;
         let (least, most) = self.replication;
         let replication = least + world.below(u64::from(most - least + 1)) as u8;
         let call = self.call(
@@ -350,6 +352,17 @@ impl Workload {
                 );
                 call.answer(Err(failed));
             }
+        }
+    }
+
+    /// Writes a name when all is quiet, which must succeed.
+    pub async fn try_out(self: &Rc<Self>, client: &Rc<Client>, group: usize, slot: usize) {
+        let before = self.tally().acknowledged;
+        self.write(client, group, slot, true).await;
+        if self.tally().acknowledged == before {
+            let path = path_of(group, slot);
+            self.world
+                .violated(format!("{path} can't be written when all is well"), &[], &path);
         }
     }
 

@@ -81,7 +81,8 @@ struct Entry {
     /// Orders what happens at the same time.
     lot: u32,
     sequence: u64,
-    what: Happening,
+    /// Boxed: the heap moves entries about.
+    what: Box<Happening>,
 }
 
 impl Entry {
@@ -311,7 +312,7 @@ impl World {
             at_ms,
             lot,
             sequence,
-            what,
+            what: Box::new(what),
         });
     }
 
@@ -325,7 +326,7 @@ impl World {
         let now_ms = self.now_ms();
         let mut queue = self.queue.borrow_mut();
         match queue.peek() {
-            Some(entry) if entry.at_ms <= now_ms => queue.pop().map(|entry| entry.what),
+            Some(entry) if entry.at_ms <= now_ms => queue.pop().map(|entry| *entry.what),
             _ => None,
         }
     }
