@@ -171,21 +171,34 @@ pub fn strike(cluster: &Cluster, counts: &mut Counts) -> Blow {
     Blow::None
 }
 
-/// Flips bits of a replica that is not the last.
+/// Flips bits of a replica that is not the last; or of all of a block's but the last.
 fn rot(cluster: &Cluster, count: &mut impl FnMut(&'static str)) {
     let world = &cluster.world;
     let Some(name) = cluster.nameserver() else { return };
-    let site = &cluster.sites[world.below(cluster.sites.len() as u64) as usize];
-    let blocks: Vec<_> = site.disk.borrow().all().map(|(block, _)| block).collect();
-    let volume = site.disk.borrow().id;
+    let first = world.below(cluster.sites.len() as u64) as usize;
+    let blocks: Vec<_> = {
+        let disk = cluster.sites[first].disk.borrow();
+        disk.all().map(|(block, _)| block).collect()
+    };
     let Some(block) = world.draw(|rng| blocks.choose(rng).copied()) else {
         return;
     };
-    if cluster.is_spare(&name, volume, block) {
-        count("replica rotten");
-        world.note(site.host, site.host, "rot", &[block.0], site.address.clone());
-        let bits = 1 << world.below(20);
-        site.disk.borrow_mut().rot(block, bits);
+    let sites = match world.below(2) {
+        0 => &cluster.sites[first..=first],
+        _ => &cluster.sites[..],
+    };
+    for site in sites {
+        let (volume, held) = {
+            let disk = site.disk.borrow();
+            (disk.id, disk.lookup(block))
+        };
+        let is_sound = held.is_some_and(|held| held.is_true());
+        if is_sound && cluster.is_spare(&name, volume, block) {
+            count("replica rotten");
+            world.note(site.host, site.host, "rot", &[block.0], site.address.clone());
+            let bits = 1 << world.below(20);
+            site.disk.borrow_mut().rot(block, bits);
+        }
     }
 }
 

@@ -397,7 +397,7 @@ async fn reign(
     let mut incarnation = Incarnation::default();
     world.draw(|rng| rand::Rng::fill_bytes(rng, &mut incarnation.0));
     let config = Config {
-        seed: Some(world.draw(|rng| rand::RngExt::random(rng))),
+        seed: Some(world.draw(rand::RngExt::random)),
         ..setup.config
     };
     let start = Start {
