@@ -171,7 +171,8 @@ pub fn strike(cluster: &Cluster, counts: &mut Counts) -> Blow {
     Blow::None
 }
 
-/// Flips bits of a replica that is not the last; or of all of a block's but the last.
+/// Flips bits of a replica that is not the last, or has it vanish, as from a disk that was restored from an older image;
+/// or does so to all of a block's but the last.
 fn rot(cluster: &Cluster, count: &mut impl FnMut(&'static str)) {
     let world = &cluster.world;
     let Some(name) = cluster.nameserver() else { return };
@@ -194,10 +195,17 @@ fn rot(cluster: &Cluster, count: &mut impl FnMut(&'static str)) {
         };
         let is_sound = held.is_some_and(|held| held.is_true());
         if is_sound && cluster.is_spare(&name, volume, block) {
-            count("replica rotten");
+            let vanishes = world.below(4) == 0;
+            count(match vanishes {
+                true => "replica vanished",
+                false => "replica rotten",
+            });
             world.note(site.host, site.host, "rot", &[block.0], site.address.clone());
             let bits = 1 << world.below(20);
-            site.disk.borrow_mut().rot(block, bits);
+            match vanishes {
+                true => site.disk.borrow_mut().lose(block),
+                false => site.disk.borrow_mut().rot(block, bits),
+            }
         }
     }
 }

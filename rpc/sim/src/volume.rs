@@ -355,6 +355,11 @@ impl Volume {
         self.changes.is_empty()
     }
 
+    /// Forgets a replica, unasked.
+    pub fn lose(&mut self, block: BlockId) {
+        self.set(block.0, None);
+    }
+
     /// Flips bits of a replica, unseen.
     pub fn rot(&mut self, block: BlockId, bits: u64) {
         if let Some(held) = self.held.get_mut(&block.0) {
