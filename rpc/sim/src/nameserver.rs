@@ -27,7 +27,7 @@ use crate::server::Site;
 use crate::world::{ConnectionId, HostId, Serve, World};
 
 /// Bytes of journal after which a start makes a snapshot.
-const SNAPSHOT_BYTES: u64 = 256 * 1024;
+const SNAPSHOT_BYTES: u64 = 64 * 1024;
 /// Longest wait for a dataserver's answer: longer than the nameserver itself waits, milliseconds.
 const ANSWER_MS: u64 = 600_000;
 /// A sector: written whole or not at all.
