@@ -101,7 +101,7 @@ impl Shape {
         Self {
             servers,
             volumes,
-            zones: 1 + world.below(servers as u64) as usize,
+            zones: pick(&[1, 2, servers as u64]) as usize,
             clients: 3 + world.below(6) as usize,
             groups: pick(&[3, 12]) as usize,
             replication: (
@@ -280,6 +280,59 @@ impl Cluster {
             .iter()
             .filter(|(other, state)| *state == ReplicaState::Good && *other != volume)
             .any(|(other, _)| self.is_truly_good(*other, &mapped))
+    }
+
+    /// Blocks that lack something, for people.
+    pub fn describe(&self) -> String {
+        let Some(name) = self.nameserver() else {
+            return String::new();
+        };
+        let lacking = |block: &Mapped| {
+            let good = block
+                .replicas
+                .iter()
+                .filter(|(volume, _)| self.is_truly_good(*volume, block));
+            good.count() != usize::from(block.wanted)
+        };
+        let blocks = name
+            .all_mapped()
+            .into_iter()
+            .filter(lacking)
+            .take(3)
+            .map(|block| {
+                let replicas = block.replicas.iter().map(|(volume, known)| {
+                    let site = self.site_of(*volume);
+                    let held = site.and_then(|site| site.disk.borrow().lookup(block.block));
+                    let at = site.map_or("a disk that is gone", |site| &site.address);
+                    format!(
+                        "{at} {known:?}, held {:?}",
+                        held.map(|held| (held.state, held.is_true()))
+                    )
+                });
+                let replicas: Vec<_> = replicas.collect();
+                format!(
+                    "{} wanted {} times: {}",
+                    block.block,
+                    block.wanted,
+                    replicas.join("; ")
+                )
+            });
+        let disks = self.sites.iter().map(|site| {
+            let report = site.disk.borrow().report(&site.address, 0);
+            format!(
+                "{} {:?} free {} MiB",
+                site.address,
+                report.state,
+                report.free_bytes >> 20
+            )
+        });
+        let (blocks, disks): (Vec<_>, Vec<_>) = (blocks.collect(), disks.collect());
+        format!(
+            "{}; disks: {}; {:?}",
+            blocks.join(" | "),
+            disks.join(", "),
+            name.status().repair.held
+        )
     }
 
     /// What keeps the cluster from being whole: every block as often as wanted, on servers of their own, and nothing

@@ -71,6 +71,8 @@ pub struct NameDisk {
     snapshot: Option<Snapshot>,
     /// What goes wrong on it.
     pub ailing: Ailing,
+    /// Whether it has failed a flush since the process started: the journal has latched that.
+    pub has_failed: bool,
     /// Until when it is slow, milliseconds of simulated time.
     pub slow_until_ms: u64,
 }
@@ -83,6 +85,7 @@ impl Default for NameDisk {
             next_file: 1,
             snapshot: None,
             ailing: Ailing::Well,
+            has_failed: false,
             slow_until_ms: 0,
         }
     }
@@ -95,10 +98,13 @@ impl NameDisk {
             for (offset, bytes) in std::mem::take(&mut file.pending) {
                 // Often all or nothing, else torn.
                 let odds = world.below(3);
-                for (at, sector) in bytes.chunks(SECTOR).enumerate() {
+                let (mut at, end) = (offset, offset + bytes.len());
+                while at < end {
+                    let next = (at + 1).next_multiple_of(SECTOR).min(end);
                     if odds == 0 || odds == 1 && world.below(2) == 0 {
-                        file.write(offset + at * SECTOR, sector);
+                        file.write(at, &bytes[at - offset..next - offset]);
                     }
+                    at = next;
                 }
             }
         }
@@ -158,8 +164,12 @@ impl Disk {
             1 + self.world.below(3)
         };
         self.world.sleep(ms).await;
-        match self.disk.borrow().ailing {
-            Ailing::Broken => Err(io::Error::other("the disk is broken")),
+        let mut disk = self.disk.borrow_mut();
+        match disk.ailing {
+            Ailing::Broken => {
+                disk.has_failed = true;
+                Err(io::Error::other("the disk is broken"))
+            }
             _ => Ok(()),
         }
     }

@@ -155,7 +155,11 @@ impl Driver {
             let _in_tasks = tasks.enter();
             match self.cluster.role(host) {
                 Role::Nameserver => {
-                    self.cluster.name_disk.borrow_mut().ailing = Ailing::Well;
+                    {
+                        let mut disk = self.cluster.name_disk.borrow_mut();
+                        disk.ailing = Ailing::Well;
+                        disk.has_failed = false;
+                    }
                     let process = Process::start(world, self.cluster.nameserver_setup(host));
                     *self.cluster.process.borrow_mut() = Some(process.clone());
                     Some(Rc::new(nameserver::Running(process)))
@@ -319,6 +323,7 @@ impl Driver {
                         self.phase = Phase::Audit(now_ms);
                     }
                     Some(left) if now_ms > since_ms + WHOLE_MS => {
+                        let left = format!("{left}; {}", self.cluster.describe());
                         self.world
                             .violated(format!("the cluster does not become whole: {left}"), &[], "");
                     }
@@ -340,14 +345,17 @@ impl Driver {
     /// What an operator does: restarts what has latched an error, once the disk is well again.
     fn tend(&mut self, stormy: bool) {
         let odds = if stormy { 20 } else { 1 };
-        let ailing = self.cluster.name_disk.borrow().ailing;
+        let (ailing, has_failed) = {
+            let disk = self.cluster.name_disk.borrow();
+            (disk.ailing, disk.has_failed)
+        };
         let refused = self
             .cluster
             .process
             .borrow()
             .as_ref()
             .is_some_and(|process| process.refused.get());
-        if (ailing == Ailing::Broken || refused) && self.world.one_in(odds) {
+        if (ailing == Ailing::Broken || has_failed || refused) && self.world.one_in(odds) {
             self.crash(NAMESERVER);
             self.world.schedule(100, Happening::Boot(NAMESERVER));
         } else if ailing == Ailing::Full && self.world.one_in(odds) {
