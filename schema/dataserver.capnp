@@ -49,6 +49,26 @@ struct VolumeReport {
   ioErrors @18 :UInt64;
   directory @19 :Text;
   corruptBlocks @20 :List(UInt64);  # at most 256 of them, lowest ids first
+  epoch @21 :Types.Epoch;      # the highest that it has seen
+  write @22 :LatencyReport;    # from the last packet until slot and record were written
+  flush @23 :LatencyReport;    # from there until all was durable
+  read @24 :LatencyReport;     # from the request until the disk had answered
+}
+
+struct LatencyReport {
+  # Of the last minute or two.
+  count @0 :UInt64;            # none: nothing is known
+  p50Us @1 :UInt32;
+  p99Us @2 :UInt32;
+}
+
+struct HostReport {
+  # What could be measured of the machine; the highest value stands for "not known".
+  cpuBusyPermille @0 :UInt16 = 65535;      # of all cores, since the last heartbeat
+  load1Permille @1 :UInt32 = 4294967295;   # the kernel's load average, times 1000
+  cores @2 :UInt32 = 4294967295;
+  memoryBytes @3 :UInt64 = 18446744073709551615;
+  memoryAvailableBytes @4 :UInt64 = 18446744073709551615;
 }
 
 enum VolumeState {

@@ -31,7 +31,7 @@ struct ServerInfo {
 }
 
 interface Registration {
-  heartbeat @0 (volumes :List(Dataserver.VolumeReport)) -> (nowUnixMs :UInt64);
+  heartbeat @0 (volumes :List(Dataserver.VolumeReport), host :Dataserver.HostReport) -> (nowUnixMs :UInt64);
   reportBad @1 (volume :Types.Id128, blocks :List(Types.Replica)) -> ();
   # Replicas that the dataserver found suspect or corrupt by itself.
 }
@@ -182,6 +182,66 @@ interface Session {
 
   tune @21 (tuning :Tuning, request :RequestId) -> ();
   # How repair and balance are to work.
+
+  discard @22 (path :Text, recursive :Bool, request :RequestId) -> (files :UInt64, bytes :UInt64);
+  # Puts a file or directory into the trash.
+
+  trash @23 (after :UInt64, limit :UInt32) -> (entries :List(Trashed), more :Bool);
+  # What lies in the trash, by number; limit at most 1000.
+
+  restore @24 (entry :UInt64, to :Text, request :RequestId) -> (file :FileInfo);
+  # Takes something out of the trash: to where it was, or to `to`.
+
+  emptyTrash @25 (entries :List(UInt64), all :Bool, request :RequestId) -> (files :UInt64, bytes :UInt64);
+  # Removes what lies in the trash: some of it (at most 1000), or all.
+
+  custody @26 () -> (custody :Custody);
+}
+
+struct Trashed {
+  entry @0 :UInt64;            # its number in the trash
+  file @1 :FileInfo;           # with the path where it was, and the bytes of all that is in it
+  atUnixMs @2 :UInt64;         # since when
+  files @3 :UInt64;            # in it
+}
+
+interface Custody {
+  # What an operator asks of the nameserver's own data, and of what volumes hold beside it.
+
+  state @0 () -> (readOnly :Text, journalTrouble :Text, quarantined :UInt64, quarantinedReigns :UInt64);
+  # Why nothing can be changed (empty: it can); which of two journal folders has failed, and why (empty: none);
+  # replicas seen of quarantined blocks, and the reigns that they may be of.
+
+  backup @1 () -> (backup :Backup);
+  # A consistent copy of all metadata, as of now.
+
+  reconcile @2 () -> (volumes :UInt32);
+  # Compares every connected volume with the map now, has doubtful replicas examined, and acts on what it finds.
+  # Answers when that is done, with the volumes compared.
+
+  orphans @3 (volume :Types.Id128, after :UInt64, limit :UInt32) -> (orphans :List(Orphan), more :Bool);
+  # Blocks seen on a volume that nobody knows, by id above `after`; limit at most 1000.
+
+  release @4 () -> (reigns :UInt64);
+  # Lets go of what is quarantined: from now on it is deleted like other orphans. The reigns released.
+}
+
+interface Backup {
+  # Fixed files, kept until this is dropped.
+  describe @0 () -> (cluster :Types.Id128, epoch :Types.Epoch, files :List(BackupFile));
+  read @1 (file :UInt32, offset :UInt64, bytes :UInt32) -> (bytes :Data);
+  # A piece of the file of this place in the list; at most 512 KiB, less only at its end.
+}
+
+struct BackupFile {
+  name @0 :Text;               # below the nameserver's folder
+  bytes @1 :UInt64;
+}
+
+struct Orphan {
+  block @0 :UInt64;
+  ageMs @1 :UInt64;            # since it was first seen in this reign
+  quarantined @2 :Bool;        # kept after a restore, until an operator lets it go
 }
 
 struct HeldBlock {
@@ -255,6 +315,7 @@ struct ServerStatus {
   liveness @4 :Liveness;
   sinceHeartbeatMs @5 :UInt64;
   volumes @6 :List(VolumeStatus);
+  hostReport @7 :Dataserver.HostReport;
 }
 
 struct ClusterStatus {
@@ -276,4 +337,6 @@ struct ClusterStatus {
   safeMode @15 :Bool;          # just started: repair and deletion wait for reports
   readOnly @16 :Text;          # why nothing can be changed; empty where it can
   repair @17 :RepairStatus;
+  trashFiles @18 :UInt64;
+  trashBytes @19 :UInt64;
 }

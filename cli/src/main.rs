@@ -1,6 +1,7 @@
 //! `blockyard`: every role and every command in one binary. Here is only the table of them.
 
 mod config;
+mod custody;
 mod exit;
 mod flags;
 mod inspect;
@@ -69,9 +70,35 @@ fn run(mode: Mode) -> anyhow::Result<()> {
         Mode::Balance(flags) => command(&flags.cluster().clone(), async |on| {
             operate::balance(flags, on).await
         }),
+        Mode::Trash(flags) => command(&flags.cluster().clone(), async |on| {
+            operate::trash(flags, on).await
+        }),
         Mode::Setrep(flags) => command(&flags.cluster.clone(), async |on| {
             operate::set_replication(flags, on).await
         }),
+        Mode::Locate(flags) => command(&flags.cluster.clone(), async |on| {
+            inspect::locate(flags, on).await
+        }),
+        Mode::Du(flags) => command(&flags.cluster.clone(), async |on| inspect::du(flags, on).await),
+        Mode::Find(flags) => command(&flags.cluster.clone(), async |on| inspect::find(flags, on).await),
+        Mode::Tree(flags) => command(&flags.cluster.clone(), async |on| inspect::tree(flags, on).await),
+        Mode::Top(flags) => command(&flags.cluster.clone(), async |on| inspect::top(flags, on).await),
+        Mode::Backup(flags) => command(&flags.cluster.clone(), async |on| {
+            custody::backup(flags, on).await
+        }),
+        Mode::Restore(flags) => {
+            log_to_stderr("warn");
+            custody::restore(&flags)
+        }
+        Mode::Rebuild(flags) => {
+            log_to_stderr("warn");
+            custody::rebuild(&flags)
+        }
+        Mode::Volume(flags::Volume::Inventory(flags)) => {
+            log_to_stderr("warn");
+            custody::inventory(&flags)
+        }
+        Mode::Fsck(flags) => command(&flags.cluster.clone(), async |on| custody::fsck(flags, on).await),
         Mode::Df(flags) => command(&flags.cluster.clone(), async |on| inspect::df(flags, on).await),
         Mode::Mkdir(flags) => command(&flags.cluster.clone(), async |on| names::mkdir(flags, on).await),
         Mode::Mv(flags) => command(&flags.cluster.clone(), async |on| names::mv(flags, on).await),

@@ -161,18 +161,23 @@ pub async fn delete(flags: flags::Delete, client: &Client) -> anyhow::Result<()>
     let mut gone = Vec::new();
     for text in &flags.paths {
         let path = Remote::parse(text).path;
-        let removed = client
-            .remove(&path, flags.recursive)
-            .await
-            .map_err(anyhow::Error::from);
-        let Some(removed) = tally.take(removed)? else {
+        let removed = match flags.now {
+            true => client.remove(&path, flags.recursive).await,
+            false => client.discard(&path, flags.recursive).await,
+        };
+        let Some(removed) = tally.take(removed.map_err(anyhow::Error::from))? else {
             continue;
         };
         if !flags.form.json {
             let files = output::count(removed.files, "file", "files");
             let shown = output::safe(&path);
+            let how = if flags.now {
+                "for good"
+            } else {
+                "'blockyard trash' has it"
+            };
             output::line(format!(
-                "deleted {shown} ({files}, {})",
+                "deleted {shown} ({files}, {}; {how})",
                 output::size(removed.bytes)
             ))?;
         }

@@ -38,6 +38,49 @@ impl FromStr for CpuList {
     }
 }
 
+/// A bound on a size: `+1MiB` for more, `-1MiB` for less, `1MiB` for just that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bound {
+    /// More bytes than this.
+    Above(u64),
+    /// Fewer bytes than this.
+    Below(u64),
+    /// So many bytes.
+    Exactly(u64),
+}
+
+impl Bound {
+    /// Whether so many bytes are within it.
+    pub fn holds(self, bytes: u64) -> bool {
+        match self {
+            Self::Above(bound) => bytes > bound,
+            Self::Below(bound) => bytes < bound,
+            Self::Exactly(bound) => bytes == bound,
+        }
+    }
+}
+
+/// Reads a bound on a size.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn bound(text: &str) -> Result<Bound, String> {
+    match (text.strip_prefix('+'), text.strip_prefix('-')) {
+        (Some(more), _) => Ok(Bound::Above(size(more)?)),
+        (_, Some(less)) => Ok(Bound::Below(size(less)?)),
+        _ => Ok(Bound::Exactly(size(text)?)),
+    }
+}
+
+/// Reads a pattern for names, such as `*.log` or `{a,b}-[0-9]`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn glob(text: &str) -> Result<globset::GlobMatcher, String> {
+    let glob = globset::Glob::new(text).map_err(|error| error.to_string())?;
+    Ok(glob.compile_matcher())
+}
+
 /// A span of time such as `90s`, `30m`, `2h`, `1d`, or `1h 30m`.
 ///
 /// # Errors
@@ -103,6 +146,17 @@ pub fn size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bounds_times_and_patterns() {
+        assert_eq!(bound("+1MiB"), Ok(Bound::Above(1 << 20)));
+        assert_eq!(bound("-1K"), Ok(Bound::Below(1000)));
+        assert!(Bound::Exactly(5).holds(5) && !Bound::Above(5).holds(5) && Bound::Below(5).holds(4));
+        assert!(bound("+").is_err() && bound("many").is_err());
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert!(duration("soon").unwrap_err().contains("30m"));
+        assert!(glob("*.{log,txt}").unwrap().is_match("a.txt") && glob("[").is_err());
+    }
 
     #[test]
     fn sizes() {

@@ -322,7 +322,7 @@ fn deleted_space_is_used_again() {
     cluster.dataservers.push(None);
     cluster.start_dataserver(0);
     cluster.wait_for_servers(1);
-    // Five times what fits, never read: deleting must make room each time.
+    // Five times what fits, never read: what lies in the trash must make room each time.
     for round in 0..5 {
         let bytes = cluster.random_file("file", 96 * MIB);
         wait_for("deleting makes room", || {

@@ -46,7 +46,7 @@ fn a_volume_without_an_index_is_rebuilt_and_serves_again() {
     let mut cluster = Cluster::start(2);
     let bytes = cluster.upload_random("file", 2 * BLOCK + 5);
     let gone = cluster.upload_random("gone", BLOCK);
-    cluster.ok(&["delete", "/gone"]);
+    cluster.ok(&["delete", "--now", "/gone"]);
     let volume = cluster.volume_dir(1);
     let dir = volume.to_str().unwrap();
 

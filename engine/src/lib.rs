@@ -94,6 +94,7 @@ pub use crate::{
     cache::CacheUse,
     drive::CompletionWait,
     error::{Error, Kind, Result},
+    fsck::inventory::{Inventory, InventoryBlock, inventory},
     fsck::{FsckOptions, FsckReport, fsck},
     layout::slot_bytes_for,
     pool::{Lane, LaneOptions, PoolOptions, PoolUse},

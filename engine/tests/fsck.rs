@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use blockyard_engine::block::BlockId;
-use blockyard_engine::{Epoch, Error, FsckOptions, ReplicaState, Volume, exec, fsck};
+use blockyard_engine::{Epoch, Error, FsckOptions, ReplicaState, Volume, exec, fsck, inventory};
 use common::{CLUSTER, MIB, Yard, assert_block, content, put};
 
 const EPOCH: Epoch = Epoch {
@@ -338,4 +338,24 @@ fn of_two_copies_the_whole_one_is_taken() {
         }
         flip(path, at as u64);
     }
+}
+
+#[test]
+fn an_inventory_tells_what_is_there_and_where_it_came_from() {
+    let yard = crashed();
+    let found = inventory(yard.dir.path()).unwrap();
+    assert_eq!(found.epoch, Some(EPOCH));
+    assert_eq!(found.identity.cluster, CLUSTER);
+    let blocks: Vec<u64> = found.blocks.iter().map(|held| held.block.0).collect();
+    assert_eq!(blocks, kept().collect::<Vec<_>>(), "none of the deleted ones");
+    for held in &found.blocks {
+        assert_eq!(held.length as usize, length_of(held.block.0));
+        assert_eq!(held.state, ReplicaState::Live);
+        assert_eq!(held.origin, common::ORIGIN);
+    }
+    assert!(found.unreadable.is_empty());
+    assert!(matches!(
+        inventory(&yard.dir.path().join("segments")),
+        Err(Error::NotAVolume { .. })
+    ));
 }

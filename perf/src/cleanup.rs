@@ -20,6 +20,8 @@ struct Registry {
     folders: Vec<PathBuf>,
     /// Scripts that take down what they set up in a folder.
     systems: Vec<(PathBuf, PathBuf)>,
+    /// Folders of disks in memory, which are mounted.
+    disks: Vec<PathBuf>,
 }
 
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
@@ -27,6 +29,7 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
     children: Vec::new(),
     folders: Vec::new(),
     systems: Vec::new(),
+    disks: Vec::new(),
 });
 
 fn registry() -> MutexGuard<'static, Registry> {
@@ -123,6 +126,8 @@ fn stop(child: &Mutex<Child>, timeout: Duration) {
         }
         if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
             let _ = kill_process(pid, Signal::TERM);
+            // One that was stopped hears nothing before it goes on.
+            let _ = kill_process(pid, Signal::CONT);
         }
     }
     while Instant::now() < deadline {
@@ -162,12 +167,20 @@ impl WorkFolder {
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
+
+    /// Leaves it where it is, for somebody to look at.
+    pub(crate) fn keep(&self) {
+        registry().folders.retain(|folder| *folder != self.0);
+    }
 }
 
 impl Drop for WorkFolder {
     fn drop(&mut self) {
-        remove(&self.0);
-        registry().folders.retain(|folder| *folder != self.0);
+        let known = registry().folders.contains(&self.0);
+        if known {
+            remove(&self.0);
+            registry().folders.retain(|folder| *folder != self.0);
+        }
     }
 }
 
@@ -218,13 +231,14 @@ pub(crate) fn stay_if_interrupted() {
 }
 
 fn sweep() {
-    let (children, folders, systems) = {
+    let (children, folders, systems, disks) = {
         let mut registry = registry();
         registry.stopping = true;
         (
             registry.children.clone(),
             registry.folders.clone(),
             registry.systems.clone(),
+            registry.disks.clone(),
         )
     };
     for child in &children {
@@ -234,6 +248,19 @@ fn sweep() {
         run_down(script, folder);
     }
     folders.iter().for_each(|folder| remove(folder));
+    for disk in &disks {
+        blockyard_crash_disk::mount::clear(disk);
+    }
+}
+
+/// From now on a signal takes the disk in memory away whose folder this is.
+pub(crate) fn unmount_on_signal(folder: &Path) {
+    registry().disks.push(folder.to_owned());
+}
+
+/// It has been taken away.
+pub(crate) fn is_unmounted(folder: &Path) {
+    registry().disks.retain(|known| known != folder);
 }
 
 /// From now on a signal runs `script down folder` before it ends perf.
@@ -294,6 +321,11 @@ mod tests {
         std::fs::write(path.join("data"), "x").unwrap();
         drop(folder);
         assert!(!path.exists());
+        let kept = WorkFolder::new(parent.path()).unwrap();
+        kept.keep();
+        let path = kept.path().to_owned();
+        drop(kept);
+        assert!(path.exists());
         assert!(WorkFolder::new(&parent.path().join("none")).is_err());
     }
 }

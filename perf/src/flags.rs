@@ -26,10 +26,10 @@ pub struct Flags {
     /// Put the data of the run in a new folder below DIR, on the disk to measure; it is removed afterwards.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,
-    /// Rounds that count; one more goes ahead to warm up.
+    /// Rounds that count; one more goes ahead to warm up. Of `soak`: one or two faults each.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
-    /// Bytes of one measurement, over all its streams.
+    /// Bytes of one measurement, over all its streams. Of `soak`: what lies stored.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
     pub size: u64,
     /// Streams of each case of `cluster`; the bars are for 4.
@@ -59,6 +59,16 @@ pub struct Flags {
     /// What lies stored while `growth` measures, a cluster for each.
     #[arg(long, value_name = "LIST", default_value = "1GiB,16GiB", value_delimiter = ',', value_parser = size)]
     pub stored: Vec<u64>,
+    /// What `soak` tries follows from this number; the one that is printed when none is given tries the same again.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Seconds that `soak` stops a server for, and cuts one off at the longest.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=20))]
+    pub stop_s: u64,
+    /// In `soak`, put the whole cluster on a disk in memory, and have its power fail in each round instead. Needs root,
+    /// /dev/fuse, a loop device and mkfs.ext4.
+    #[arg(long)]
+    pub power_cuts: bool,
     /// The tmpfs in which `scaling` keeps its volumes, and `peers` the files that PPYDFS's client reads.
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     pub memory_dir: PathBuf,

@@ -69,6 +69,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: scenarios::repair::run,
     },
     Scenario {
+        name: "slow",
+        about: "one of four dataservers is stopped in pulses: what readers and writers feel, and how writes go round it",
+        run: scenarios::slow::run,
+    },
+    Scenario {
+        name: "soak",
+        about: "processes killed, stopped and cut off under 16 clients, every answer checked: see --seed, --stop-s",
+        run: scenarios::soak::run,
+    },
+    Scenario {
         name: "growth",
         about: "CPU per GiB and memory with 1 to 64 streams, and with more and more stored",
         run: scenarios::growth::run,

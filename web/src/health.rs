@@ -67,6 +67,12 @@ pub(crate) fn judge(status: &ClusterStatus) -> Health {
         count(VolumeState::Failed),
     );
 
+    add(
+        Level::Critical,
+        "read_only",
+        u64::from(!status.read_only.is_empty()),
+        "nothing can be changed on the nameserver".into(),
+    );
     let missing = status.missing_blocks;
     add(
         Level::Critical,

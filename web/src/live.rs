@@ -129,7 +129,7 @@ impl Backend for Live {
             if path.trim_matches('/').is_empty() {
                 return Err(Problem::invalid("the root folder can't be removed"));
             }
-            let removed = client.remove(&path, recursive).await?;
+            let removed = client.discard(&path, recursive).await?;
             Ok(Removed {
                 files: removed.files,
                 bytes: removed.bytes,

@@ -28,7 +28,7 @@ fn start() -> Cluster {
         secret: None,
         secret_for_user: false,
         heartbeat_ms: 100,
-        journal_file_bytes: 2 << 20,
+        journal_file_bytes: 3 << 20,
         ..blockyard_nameserver::Config::default()
     };
     let page = PageConfig::bind("127.0.0.1:0".parse().unwrap(), false).unwrap();

@@ -2,19 +2,24 @@
 //!
 //! Nothing is resolved here: `config` turns flags into addresses, secrets and clients.
 
+mod look;
 mod operate;
+mod trash;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use blockyard_wire::types::ClusterId;
 use clap::{Args, Parser, Subcommand};
 
+pub use self::look::{Du, Find, Kind, Locate, Tree};
 use self::operate::REPLICATION_MAX;
 pub use self::operate::{
     Balance, Drain, Listing, Maintain, Node, Remove, Repair, SetReplication, Targets, Volume, VolumeIn,
 };
-use crate::values::{ByteRange, CpuList, size};
+pub use self::trash::{EmptyTrash, RestoreTrash, Trash};
+use crate::values::{ByteRange, CpuList, duration, size};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -67,9 +72,12 @@ pub enum Mode {
     /// List a folder.
     #[command(visible_alias = "ls")]
     List(List),
-    /// Delete files, or folders with all in them (-r).
+    /// Delete files, or folders with all in them (-r): they go into the trash.
     #[command(visible_alias = "rm")]
     Delete(Delete),
+    /// Look into the trash, restore from it, empty it.
+    #[command(subcommand)]
+    Trash(Trash),
     /// Make folders, with their parents.
     Mkdir(Mkdir),
     /// Rename or move files and folders.
@@ -80,8 +88,18 @@ pub enum Mode {
     Stat(Stat),
     /// Show a file's blocks: chain, checksum, servers and volumes.
     Info(Info),
+    /// Show where blocks are, and which files hold them.
+    Locate(Locate),
+    /// Show how much folders hold.
+    Du(Du),
+    /// Find files and folders by name, size, age or copies.
+    Find(Find),
+    /// Draw a folder with all below it.
+    Tree(Tree),
     /// Show the health of the cluster, its servers and its volumes.
     Status(Status),
+    /// Show what volumes do per second, the busiest first, until interrupted.
+    Top(Top),
     /// Show the space of the cluster, volume by volume.
     Df(Df),
     /// Set how many copies of each block files are to have.
@@ -98,6 +116,14 @@ pub enum Mode {
     /// Even out how full volumes are: status, on, off.
     #[command(subcommand)]
     Balance(Balance),
+    /// Copy the nameserver's metadata into a folder, while it runs.
+    Backup(Backup),
+    /// Make a nameserver's folder of a backup.
+    Restore(Restore),
+    /// Make a nameserver's folder of what volumes hold, when its own data and all backups are lost.
+    Rebuild(Rebuild),
+    /// Check names against volumes: missing, under-replicated, damaged, unknown blocks.
+    Fsck(Fsck),
 }
 
 /// Which cluster, and how to prove that one belongs to it.
@@ -176,9 +202,23 @@ pub struct Nameserver {
     /// Where journal and snapshots lie [default: ~/.local/share/blockyard/nameserver].
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+    /// A second folder, best on another disk, that gets all that the first one gets: each change is durable in both
+    /// before it counts, and one of them is enough to start from.
+    #[arg(long, value_name = "DIR")]
+    pub mirror: Option<PathBuf>,
+    /// How many snapshots are kept, the journal from the oldest of them on.
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=1000))]
+    pub snapshots: u16,
+    /// Take the cluster over with the state of a backup: reign above the highest epoch that a volume has seen, and keep
+    /// what came after the backup until 'fsck --release-quarantine'. Only when no newer nameserver runs.
+    #[arg(long)]
+    pub adopt: bool,
     /// Where clients and dataservers connect; beyond loopback it needs --cluster-secret.
     #[arg(long, default_value = "127.0.0.1:9000", value_name = "HOST:PORT")]
     pub listen: String,
+    /// How long what was deleted stays in the trash, such as 12h or 7d; sooner it goes when space is short.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "24h")]
+    pub trash: Duration,
     /// Where the page is served; 'off' for none.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
     pub web: String,
@@ -336,6 +376,9 @@ pub struct Delete {
     /// Delete folders with all in them.
     #[arg(short, long)]
     pub recursive: bool,
+    /// Delete for good, past the trash.
+    #[arg(long)]
+    pub now: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub form: Form,
@@ -414,9 +457,37 @@ pub struct Info {
     pub cluster: Cluster,
 }
 
+/// How often something is shown.
+#[derive(Args, Debug)]
+pub struct Watch {
+    /// Between two looks, such as 500ms or 5s.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1s")]
+    pub interval: Duration,
+    /// Stop after so many looks.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub times: Option<u64>,
+}
+
+/// `top`
+#[derive(Args, Debug)]
+pub struct Top {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub watch: Watch,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub cluster: Cluster,
+}
+
 /// `status`
 #[derive(Args, Debug)]
 pub struct Status {
+    /// Show it again and again, until interrupted.
+    #[arg(short, long = "watch", conflicts_with = "json")]
+    pub watching: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub watch: Watch,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub form: Form,
@@ -436,9 +507,82 @@ pub struct Df {
     pub cluster: Cluster,
 }
 
-/// `volume fsck`
+/// `backup`
+#[derive(Args, Debug)]
+pub struct Backup {
+    /// The folder to make; written beside, read back, and renamed in.
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub form: Form,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub cluster: Cluster,
+}
+
+/// `restore`
+#[derive(Args, Debug)]
+pub struct Restore {
+    /// The backup's folder.
+    #[arg(value_name = "BACKUP")]
+    pub backup: PathBuf,
+    /// The nameserver's folder to make; one that holds a nameserver's data is refused.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Have its next start take the cluster over, as 'nameserver --adopt' does.
+    #[arg(long)]
+    pub adopt: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub form: Form,
+}
+
+/// `rebuild`
+#[derive(Args, Debug)]
+pub struct Rebuild {
+    /// What 'volume inventory' has printed, of every volume of the cluster.
+    #[arg(value_name = "INVENTORY", required = true)]
+    pub inventories: Vec<PathBuf>,
+    /// The nameserver's folder to make; one that holds a nameserver's data is refused.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Copies of each block.
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=6))]
+    pub replication: u8,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub form: Form,
+}
+
+/// `volume inventory`
+#[derive(Args, Debug)]
+pub struct Inventory {
+    /// The volume's folder.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+/// `fsck`
 #[derive(Args, Debug)]
 pub struct Fsck {
+    /// Wait until what can be repaired is repaired, and check again.
+    #[arg(long)]
+    pub repair: bool,
+    /// Let go of what is quarantined since a restore: it is deleted like other unknown blocks.
+    #[arg(long)]
+    pub release_quarantine: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub form: Form,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub cluster: Cluster,
+}
+
+/// `volume fsck`
+#[derive(Args, Debug)]
+pub struct VolumeFsck {
     /// The volume's folder.
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{Cluster, Form, Fsck};
+use super::{Cluster, Form, Inventory, VolumeFsck};
 use crate::values::{duration, size};
 
 /// Copies of a block at the most.
@@ -33,7 +33,9 @@ pub enum Volume {
     In(VolumeIn),
     /// Check a volume's folder on this machine, and rebuild its index from what its slots say of themselves where it can't
     /// be read.
-    Fsck(Fsck),
+    Fsck(VolumeFsck),
+    /// List what a volume's folder on this machine holds, for 'rebuild'.
+    Inventory(Inventory),
 }
 
 /// `volume …`, in a cluster that runs.

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use blockyard_client::Client;
+use blockyard_wire::score::{Score, score};
 use blockyard_wire::types::{
-    ClusterStatus, Duty, Liveness, RepairStatus, ServerStatus, VolumeState, VolumeStatus,
+    ClusterStatus, CustodyState, Duty, HostReport, LatencyReport, Liveness, RepairStatus, ServerStatus,
+    VolumeState, VolumeStatus,
 };
 use serde::Serialize;
 
@@ -21,6 +23,11 @@ struct Status<'a> {
     epoch: u64,
     uptime_ms: u64,
     safe_mode: bool,
+    /// Why nothing can be changed; empty when it can.
+    read_only: &'a str,
+    /// Which of the nameserver's two folders has failed, and why; empty when none has.
+    journal_trouble: &'a str,
+    quarantined: u64,
     replication: u8,
     min_replicas: u8,
     block_bytes: u32,
@@ -36,6 +43,8 @@ struct Status<'a> {
     pending_deletes: u64,
     journal_bytes: u64,
     repair: &'a RepairStatus,
+    trash_files: u64,
+    trash_bytes: u64,
     servers: Vec<Server<'a>>,
     volumes: Vec<Volume<'a>>,
 }
@@ -50,6 +59,8 @@ struct Server<'a> {
     /// With what the operator wants of it.
     word: &'static str,
     since_heartbeat_ms: u64,
+    score: Score,
+    machine: HostReport,
     volumes: Vec<Volume<'a>>,
 }
 
@@ -78,6 +89,9 @@ struct Volume<'a> {
     read_bytes: u64,
     pool_used_bytes: u64,
     pool_bytes: u64,
+    write: LatencyReport,
+    flush: LatencyReport,
+    read: LatencyReport,
 }
 
 impl<'a> Server<'a> {
@@ -90,6 +104,8 @@ impl<'a> Server<'a> {
             state: server.liveness,
             word: server_state(server),
             since_heartbeat_ms: server.since_heartbeat_ms,
+            score: score(server),
+            machine: server.host_report,
             volumes: server
                 .volumes
                 .iter()
@@ -126,12 +142,15 @@ impl<'a> Volume<'a> {
             read_bytes: report.read_bytes,
             pool_used_bytes: report.pool_used_bytes,
             pool_bytes: report.pool_bytes,
+            write: report.write,
+            flush: report.flush,
+            read: report.read,
         }
     }
 }
 
 /// One word for a volume: what is wrong with it, else what the operator wants of it, else what it says of itself.
-fn state(volume: &VolumeStatus) -> &'static str {
+pub(super) fn state(volume: &VolumeStatus) -> &'static str {
     match (volume.liveness, volume.report.state, volume.duty) {
         (_, VolumeState::Failed, _) => "failed",
         (_, _, Duty::Removed) => "removed",
@@ -167,7 +186,7 @@ fn is_excused(volume: &VolumeStatus) -> bool {
     matches!(volume.duty, Duty::Maintenance { .. })
 }
 
-fn all_volumes(status: &ClusterStatus) -> impl Iterator<Item = (&ServerStatus, &VolumeStatus)> {
+pub(super) fn all_volumes(status: &ClusterStatus) -> impl Iterator<Item = (&ServerStatus, &VolumeStatus)> {
     status
         .servers
         .iter()
@@ -179,20 +198,37 @@ fn all_volumes(status: &ClusterStatus) -> impl Iterator<Item = (&ServerStatus, &
 /// # Errors
 /// The nameserver does not answer.
 pub async fn status(flags: flags::Status, client: &Client) -> anyhow::Result<()> {
+    if flags.watching {
+        return super::watch::status(&flags.watch, client).await;
+    }
     let status = client.status().await?;
-    let (health, summary) = health::judge(&status);
+    // An older nameserver does not know this call.
+    let custody = client.custody_state().await.unwrap_or_default();
     if flags.form.json {
-        return Ok(output::json(&as_json(&status, health, &summary))?);
+        let (health, summary) = health::with_custody(health::judge(&status), &custody);
+        return Ok(output::json(&as_json(&status, &custody, health, &summary))?);
     }
-    output::line(summary)?;
-    output::line("")?;
-    output::line(counts(&status))?;
-    if status.servers.is_empty() {
-        return Ok(());
+    Ok(output::line(text(&status, &custody))?)
+}
+
+/// The health of a cluster, its counts and its volumes.
+pub(super) fn text(status: &ClusterStatus, custody: &CustodyState) -> String {
+    let (_, summary) = health::with_custody(health::judge(status), custody);
+    let mut head = format!("{summary}\n\n{}", counts(status));
+    if !custody.journal_trouble.is_empty() {
+        let trouble = output::safe(&custody.journal_trouble);
+        head.push_str(&format!("\njournal    one folder has failed: {trouble}"));
     }
-    output::line("")?;
-    output::line(volume_table(&status))?;
-    Ok(())
+    if custody.quarantined_reigns > 0 {
+        head.push_str(&format!(
+            "\nquarantine {} of a time before this nameserver took over (fsck lists them)",
+            output::count(custody.quarantined, "replica", "replicas")
+        ));
+    }
+    match status.servers.is_empty() {
+        true => head,
+        false => format!("{head}\n\n{}", volume_table(status)),
+    }
 }
 
 fn volume_table(status: &ClusterStatus) -> String {
@@ -262,6 +298,7 @@ pub async fn nodes(form: flags::Form, client: &Client) -> anyhow::Result<()> {
             server.zone.clone(),
             server_state(server).to_owned(),
             output::duration(Duration::from_millis(server.since_heartbeat_ms)),
+            score(server).points.to_string(),
             server.volumes.len().to_string(),
             sum(|volume| volume.blocks).to_string(),
             percent(
@@ -272,12 +309,17 @@ pub async fn nodes(form: flags::Form, client: &Client) -> anyhow::Result<()> {
         ]
     });
     let header = [
-        "SERVER", "HOST", "ZONE", "STATE", "HEARD>", "VOLUMES>", "BLOCKS>", "USED>", "VERSION",
+        "SERVER", "HOST", "ZONE", "STATE", "HEARD>", "SCORE>", "VOLUMES>", "BLOCKS>", "USED>", "VERSION",
     ];
     Ok(output::line(output::table(header, rows))?)
 }
 
-fn as_json<'a>(status: &'a ClusterStatus, health: Health, summary: &'a str) -> Status<'a> {
+fn as_json<'a>(
+    status: &'a ClusterStatus,
+    custody: &'a CustodyState,
+    health: Health,
+    summary: &'a str,
+) -> Status<'a> {
     Status {
         health,
         summary,
@@ -287,6 +329,9 @@ fn as_json<'a>(status: &'a ClusterStatus, health: Health, summary: &'a str) -> S
         epoch: status.cluster.epoch.number,
         uptime_ms: status.uptime_ms,
         safe_mode: status.safe_mode,
+        read_only: &status.read_only,
+        journal_trouble: &custody.journal_trouble,
+        quarantined: custody.quarantined,
         replication: status.cluster.replication,
         min_replicas: status.cluster.min_replicas,
         block_bytes: status.cluster.block_bytes,
@@ -302,6 +347,8 @@ fn as_json<'a>(status: &'a ClusterStatus, health: Health, summary: &'a str) -> S
         pending_deletes: status.pending_deletes,
         journal_bytes: status.journal_bytes,
         repair: &status.repair,
+        trash_files: status.trash_files,
+        trash_bytes: status.trash_bytes,
         servers: status.servers.iter().map(Server::of).collect(),
         volumes: all_volumes(status)
             .map(|(server, volume)| Volume::of(server, volume))
@@ -343,6 +390,16 @@ fn counts(status: &ClusterStatus) -> String {
             output::duration(Duration::from_millis(status.uptime_ms))
         ),
     ];
+    if status.trash_files > 0 {
+        lines.insert(
+            1,
+            format!(
+                "trash      {}, {}",
+                output::count(status.trash_files, "file", "files"),
+                output::size(status.trash_bytes)
+            ),
+        );
+    }
     if !status.repair.held.is_empty() {
         lines.push(format!("repair     held back: {}", status.repair.held));
     }
@@ -351,6 +408,9 @@ fn counts(status: &ClusterStatus) -> String {
             "beware     {} of {}: {}",
             volume.report.directory, server.address, volume.suspicion
         ));
+    }
+    if !status.read_only.is_empty() {
+        lines.push(format!("read-only  {}", status.read_only));
     }
     if status.safe_mode {
         lines.push("just started: repair and deletion wait for the servers' reports".to_owned());
@@ -362,7 +422,7 @@ fn counts(status: &ClusterStatus) -> String {
         .join("\n")
 }
 
-fn percent(part: u64, whole: u64) -> String {
+pub(super) fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {
         return "-".to_owned();
     }
@@ -470,7 +530,12 @@ mod tests {
             }],
             ..ClusterStatus::default()
         };
-        let value = serde_json::json!(as_json(&status, Health::Healthy, "fine"));
+        let value = serde_json::json!(as_json(
+            &status,
+            &CustodyState::default(),
+            Health::Healthy,
+            "fine"
+        ));
         assert_eq!(value["servers"][0]["state"], "alive");
         assert_eq!(value["servers"][0]["volumes"][0]["state"], "serving");
         assert_eq!(value["volumes"][0]["state"], "serving");

@@ -15,7 +15,7 @@ use crate::remote::Remote;
 
 /// A file or folder in JSON.
 #[derive(Serialize)]
-struct Entry<'a> {
+pub(super) struct Entry<'a> {
     path: &'a str,
     name: &'a str,
     directory: bool,
@@ -303,6 +303,54 @@ fn places(replicas: &[Location]) -> String {
         format!("{}/{}{mark}", at.hop.server, &volume[..8])
     };
     replicas.iter().map(place).collect::<Vec<_>>().join(", ")
+}
+
+/// A block, and the file that holds it, in JSON.
+#[derive(Serialize)]
+struct Found<'a> {
+    #[serde(flatten)]
+    block: Block<'a>,
+    path: &'a str,
+    version: u64,
+}
+
+/// Shows where blocks are, and which files hold them.
+///
+/// # Errors
+/// One of them is not there.
+pub async fn locate(flags: flags::Locate, client: &Client) -> anyhow::Result<()> {
+    let mut tally = Tally::default();
+    let mut found = Vec::new();
+    for block in &flags.blocks {
+        let located = client.locate(*block).await.map_err(anyhow::Error::from);
+        found.extend(tally.take(located)?);
+    }
+    if flags.form.json {
+        let rows = found.iter().map(|located| Found {
+            block: Block::from(&located.info),
+            path: &located.path,
+            version: located.version,
+        });
+        output::json(&rows.collect::<Vec<_>>())?;
+    } else if !found.is_empty() {
+        let rows = found.iter().map(|located| {
+            [
+                located.info.block.to_string(),
+                located.info.index.to_string(),
+                located.info.length.to_string(),
+                places(&located.info.replicas),
+                match located.path.as_str() {
+                    "" => format!("no file now (version {})", located.version),
+                    path => path.to_owned(),
+                },
+            ]
+        });
+        output::line(output::table(
+            ["BLOCK", "INDEX>", "LENGTH>", "SERVER/VOLUME", "FILE"],
+            rows,
+        ))?;
+    }
+    tally.finish()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The health of a cluster in one word and one sentence.
 
-use blockyard_wire::types::{ClusterStatus, Duty, Liveness, ServerStatus, VolumeState};
+use blockyard_wire::types::{ClusterStatus, CustodyState, Duty, Liveness, ServerStatus, VolumeState};
 use serde::Serialize;
 
 use crate::output::count;
@@ -34,6 +34,9 @@ pub fn judge(status: &ClusterStatus) -> (Health, String) {
     let in_state = |state| volumes().filter(|volume| volume.report.state == state).count() as u64;
     let (failed, full) = (in_state(VolumeState::Failed), in_state(VolumeState::Full));
     let mut wrong = Vec::new();
+    if !status.read_only.is_empty() {
+        wrong.push("the nameserver is read-only".to_owned());
+    }
     if status.missing_blocks > 0 {
         wrong.push(format!(
             "{} without a replica that answers",
@@ -82,7 +85,7 @@ pub fn judge(status: &ClusterStatus) -> (Health, String) {
         }
     } else if status.safe_mode && !wrong.is_empty() && failed == 0 && status.corrupt_replicas == 0 {
         Health::Starting
-    } else if status.missing_blocks > 0 {
+    } else if status.missing_blocks > 0 || !status.read_only.is_empty() {
         Health::Failing
     } else if wrong.is_empty() {
         Health::Healthy
@@ -99,6 +102,21 @@ pub fn judge(status: &ClusterStatus) -> (Health, String) {
         Health::Failing => format!("failing: {}", wrong.join(", ")),
     };
     (health, sentence)
+}
+
+/// The same, with what the nameserver says of its own data.
+pub fn with_custody((health, sentence): (Health, String), custody: &CustodyState) -> (Health, String) {
+    if custody.journal_trouble.is_empty() {
+        return (health, sentence);
+    }
+    let trouble = "one of the nameserver's two folders has failed";
+    match health {
+        Health::Healthy => (
+            Health::Degraded,
+            format!("degraded, everything is readable: {trouble}"),
+        ),
+        _ => (health, format!("{sentence}, {trouble}")),
+    }
 }
 
 #[cfg(test)]
@@ -143,6 +161,20 @@ mod tests {
             ..cluster(&[Alive])
         };
         assert_eq!(word(&missing), Health::Failing);
+        let custody = CustodyState {
+            journal_trouble: "why".to_owned(),
+            ..CustodyState::default()
+        };
+        let told = with_custody(judge(&cluster(&[Alive])), &custody);
+        assert_eq!(told.0, Health::Degraded);
+        assert!(told.1.contains("has failed"), "{}", told.1);
+        let fine = judge(&cluster(&[Alive]));
+        assert_eq!(with_custody(fine.clone(), &CustodyState::default()), fine);
+        let read_only = ClusterStatus {
+            read_only: "no room".to_owned(),
+            ..cluster(&[Alive])
+        };
+        assert_eq!(word(&read_only), Health::Failing);
         let corrupt = ClusterStatus {
             corrupt_replicas: 1,
             safe_mode: true,

@@ -37,7 +37,7 @@ struct Damaged<'a> {
 struct NotClean(&'static str);
 
 /// `volume fsck`
-pub fn fsck(flags: &flags::Fsck) -> anyhow::Result<()> {
+pub fn fsck(flags: &flags::VolumeFsck) -> anyhow::Result<()> {
     let report = check(
         &flags.dir,
         &FsckOptions {

@@ -1,7 +1,9 @@
-//! What an operator does: servers and volumes, repair and balance, replication.
+//! What an operator does: servers and volumes, repair and balance, replication, trash.
 
 mod duty;
 mod repair;
+mod trash;
 
 pub use duty::{node, volume};
 pub use repair::{balance, repair, set_replication};
+pub use trash::trash;

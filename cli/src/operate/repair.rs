@@ -106,14 +106,21 @@ pub async fn set_replication(flags: SetReplication, client: &Client) -> anyhow::
             ))?;
         }
     }
-    while flags.wait {
+    if flags.wait {
+        until_replicated(client).await?;
+    }
+    tally.finish()
+}
+
+/// Waits until no block has fewer replicas than wanted.
+async fn until_replicated(client: &Client) -> anyhow::Result<()> {
+    loop {
         let status = client.status().await?;
         if status.under_replicated_blocks == 0 && status.missing_blocks == 0 {
-            break;
+            return Ok(());
         }
         sleep(LOOK).await;
     }
-    tally.finish()
 }
 
 fn pace(bytes_per_s: u64) -> String {

@@ -6,7 +6,7 @@ mod ports;
 mod up;
 
 pub use dataserver::dataserver;
-pub use nameserver::nameserver;
+pub use nameserver::{nameserver, problem as nameserver_problem};
 pub use up::up;
 
 use crate::signals::Signals;

@@ -1,12 +1,10 @@
 //! `nameserver`: names, blocks and the page.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use blockyard_nameserver::{Config, Handle, Kind, Page, start};
 use blockyard_web::PageConfig;
 use blockyard_wire::address::{NAMESERVER_PORT, WEB_PORT, closed_by_default, resolve};
-use blockyard_wire::secret::ClusterSecret;
 use blockyard_wire::{Problem, ProblemKind};
 use tokio::sync::oneshot;
 
@@ -15,17 +13,6 @@ use super::until_stopped;
 use crate::signals::Signals;
 use crate::{config, flags, output, runtime};
 
-/// What a nameserver with a page needs to know.
-pub(super) struct Setup {
-    pub dir: PathBuf,
-    pub listen: SocketAddr,
-    /// The page, if it is served.
-    pub web: Option<PageConfig>,
-    pub replication: u8,
-    /// The secret that the operator gave.
-    pub secret: Option<ClusterSecret>,
-}
-
 /// Completes when the nameserver has ended by itself.
 pub(super) type Ended = oneshot::Receiver<()>;
 
@@ -33,15 +20,7 @@ pub(super) type Ended = oneshot::Receiver<()>;
 ///
 /// # Errors
 /// A taken port or folder, a damaged folder, or a listener that would be open to others without a secret.
-pub(super) fn begin(setup: Setup) -> Result<(Handle, Ended), Problem> {
-    let config = Config {
-        dir: setup.dir,
-        listen: setup.listen,
-        replication: setup.replication,
-        secret: setup.secret,
-        ..Config::default()
-    };
-    let web = setup.web;
+pub(super) fn begin(config: Config, web: Option<PageConfig>) -> Result<(Handle, Ended), Problem> {
     let (alive, ended) = oneshot::channel();
     let page = move |view| -> Page {
         Box::pin(async move {
@@ -58,7 +37,7 @@ pub(super) fn begin(setup: Setup) -> Result<(Handle, Ended), Problem> {
 }
 
 /// The same with an exit code.
-pub(super) fn problem(error: blockyard_nameserver::Error) -> Problem {
+pub fn problem(error: blockyard_nameserver::Error) -> Problem {
     let kind = match error.kind() {
         Kind::Usage => ProblemKind::Invalid,
         Kind::Busy => ProblemKind::Exists,
@@ -105,14 +84,18 @@ pub fn nameserver(flags: flags::Nameserver) -> anyhow::Result<()> {
     let shown = dir.display().to_string();
     runtime()?.block_on(async {
         let signals = Signals::catch()?;
-        let setup = Setup {
+        let config = Config {
             dir,
             listen,
-            web,
             replication: flags.replication,
+            trash_ms: flags.trash.as_millis() as u64,
+            mirror: flags.mirror,
+            snapshots_kept: usize::from(flags.snapshots),
+            adopt: flags.adopt,
             secret,
+            ..Config::default()
         };
-        let (handle, ended) = begin(setup)?;
+        let (handle, ended) = begin(config, web)?;
         output::line(format!(
             "nameserver {} of cluster {}",
             handle.address(),

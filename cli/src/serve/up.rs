@@ -12,7 +12,6 @@ use blockyard_wire::address::{NAMESERVER_PORT, closed_by_default, resolve};
 use blockyard_wire::secret::ClusterSecret;
 use blockyard_wire::types::{Liveness, VolumeState, VolumeStatus};
 
-use super::nameserver::Setup;
 use super::ports::{self, Wanted};
 use super::{dataserver, nameserver, until_stopped};
 use crate::signals::Signals;
@@ -64,13 +63,14 @@ pub fn up(flags: flags::Up) -> anyhow::Result<()> {
         let web = SocketAddr::new(host, flags.web_port);
         let web = nameserver::listen_for_page(web, secret_given, "--web-port")?;
         let page = web.address();
-        let (names, ended) = nameserver::begin(Setup {
+        let config = blockyard_nameserver::Config {
             dir: dir.join("nameserver"),
             listen: SocketAddr::new(host, flags.port),
-            web: Some(web),
             replication: flags.replication.unwrap_or(if count > 1 { 2 } else { 1 }),
             secret,
-        })?;
+            ..blockyard_nameserver::Config::default()
+        };
+        let (names, ended) = nameserver::begin(config, Some(web))?;
         let address = names.address();
         let mut servers = Vec::new();
         for (number, volume) in (1..).zip(volumes) {

@@ -92,6 +92,8 @@ pub struct Cluster {
     /// Memory of each volume's read cache: none, so that what a test does to a disk shows at the next read.
     pub read_cache: String,
     pub nameserver_flags: Vec<String>,
+    /// The nameserver may write files of at most so many KiB.
+    pub nameserver_file_kib: Option<u32>,
 }
 
 impl Cluster {
@@ -108,6 +110,7 @@ impl Cluster {
             capacity: "2GiB".to_owned(),
             read_cache: "0".to_owned(),
             nameserver_flags: Vec::new(),
+            nameserver_file_kib: None,
         }
     }
 
@@ -143,6 +146,20 @@ impl Cluster {
             "--dir",
         ]);
         command.arg(dir).args(&self.nameserver_flags);
+        if let Some(kib) = self.nameserver_file_kib {
+            // A soft limit, in blocks of 512 B: it can be lifted while the process runs.
+            let mut limited = Command::new("sh");
+            limited.args(["-c", &format!("ulimit -S -f {} && exec \"$@\"", kib * 2), "sh"]);
+            limited.arg(command.get_program()).args(command.get_args());
+            for (name, value) in command.get_envs() {
+                match value {
+                    Some(value) => limited.env(name, value),
+                    None => limited.env_remove(name),
+                };
+            }
+            limited.current_dir(self.dir.path());
+            command = limited;
+        }
         self.nameserver = Some(Process::spawn(command, self.path("nameserver.log")));
     }
 

@@ -5,6 +5,7 @@
 //! index that can be read: a rebuilt one knows no deletions, so what it finds is suspect until somebody confirms it.
 
 mod believed;
+pub(crate) mod inventory;
 mod rebuild;
 mod slots;
 

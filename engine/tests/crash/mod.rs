@@ -1,17 +1,16 @@
 //! Crashes of a real volume: a child process drives or checks it, the parent kills the child or cuts the power.
 //!
-//! The child is this same program, started again with a task in its environment. A disk in memory (`disk`) is served by
-//! FUSE (`fuse`) under a loop device under ext4 (`mount`): there the power can fail, and much else (`power`).
+//! The child is this same program, started again with a task in its environment. On the disk in memory of
+//! `blockyard_crash_disk` the power can fail, and much else (`power`).
 #![allow(dead_code)] // each program uses a part
 
 pub mod check;
-pub mod disk;
-pub mod fuse;
 pub mod kill;
 pub mod log;
-pub mod mount;
 pub mod power;
 pub mod workload;
+
+pub use blockyard_crash_disk::{disk, mount};
 
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};

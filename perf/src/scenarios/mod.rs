@@ -17,6 +17,8 @@ pub(crate) mod page;
 pub(crate) mod peers;
 pub(crate) mod repair;
 pub(crate) mod scaling;
+pub(crate) mod slow;
+pub(crate) mod soak;
 mod transfer;
 
 const MIB: f64 = (1 << 20) as f64;

@@ -85,6 +85,11 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
             series.add(&format!("{name} {percentile}"), "ms", latencies.ms(*percentage));
         }
     }
+    let p99 = |latencies: &Latencies| latencies.ms(99.0);
+    if reads.healthy.count() > 0 && reads.repairing.count() > 0 {
+        let times = p99(&reads.repairing) / p99(&reads.healthy).max(f64::MIN_POSITIVE);
+        series.add("range p99 during repair, beside before", "×", times);
+    }
     context.report.series(&series);
     Ok(())
 }

@@ -4,7 +4,7 @@ use blockyard_schema::nameserver_capnp::{file_info, session};
 use blockyard_wire::convert;
 use blockyard_wire::types::{
     AddedBlock, BlockId, BlockInfo, ClusterInfo, ClusterStatus, Duty, FileInfo, HeldBlock, Lease, NewBlock,
-    NewFile, Sought, Tuning, VolumeId,
+    NewFile, Sought, Trashed, Tuning, VolumeId,
 };
 use blockyard_wire::{Problem, ProblemKind, Result};
 
@@ -414,6 +414,80 @@ impl Session {
             convert::write_request_id(&id, params.init_request());
             request.send().promise.await?;
             Ok(())
+        })
+        .await
+    }
+}
+
+/// The trash.
+impl Session {
+    /// Puts a file or directory into the trash.
+    pub async fn discard(&self, path: &str, recursive: bool) -> Result<Removed> {
+        let id = self.request_id();
+        self.call(async |session| {
+            let mut request = session.discard_request();
+            let mut params = request.get();
+            params.set_path(path);
+            params.set_recursive(recursive);
+            convert::write_request_id(&id, params.init_request());
+            let response = request.send().promise.await?;
+            let response = response.get()?;
+            Ok(Removed {
+                files: response.get_files(),
+                bytes: response.get_bytes(),
+            })
+        })
+        .await
+    }
+
+    /// A page of what lies in the trash, and whether there is more.
+    pub async fn trash(&self, after: u64, limit: u32) -> Result<(Vec<Trashed>, bool)> {
+        self.call(async |session| {
+            let mut request = session.trash_request();
+            request.get().set_after(after);
+            request.get().set_limit(limit);
+            let response = request.send().promise.await?;
+            let response = response.get()?;
+            let entries = convert::read_list(response.get_entries()?, convert::read_trashed)?;
+            Ok((entries, response.get_more()))
+        })
+        .await
+    }
+
+    /// Takes something out of the trash: to where it was when `to` is empty.
+    pub async fn restore(&self, entry: u64, to: &str) -> Result<FileInfo> {
+        let id = self.request_id();
+        self.call(async |session| {
+            let mut request = session.restore_request();
+            let mut params = request.get();
+            params.set_entry(entry);
+            params.set_to(to);
+            convert::write_request_id(&id, params.init_request());
+            let response = request.send().promise.await?;
+            file_of(response.get()?.get_file()?)
+        })
+        .await
+    }
+
+    /// Removes some of the trash, or (`None`) all of it.
+    pub async fn empty_trash(&self, entries: Option<&[u64]>) -> Result<Removed> {
+        let id = self.request_id();
+        self.call(async |session| {
+            let mut request = session.empty_trash_request();
+            let mut params = request.get();
+            params.set_all(entries.is_none());
+            let named = entries.unwrap_or_default();
+            let mut list = params.reborrow().init_entries(named.len() as u32);
+            for (at, entry) in (0..).zip(named) {
+                list.set(at, *entry);
+            }
+            convert::write_request_id(&id, params.init_request());
+            let response = request.send().promise.await?;
+            let response = response.get()?;
+            Ok(Removed {
+                files: response.get_files(),
+                bytes: response.get_bytes(),
+            })
         })
         .await
     }

@@ -12,6 +12,7 @@ mod reader;
 mod writer;
 
 pub use get::{Fetched, units_of};
+pub use patience::Deadlines;
 pub use pool::Channels;
 
 use blockyard_wire::types::VolumeId;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use blockyard_wire::types::{
-    BlockId, BlockInfo, ClusterInfo, ClusterStatus, Duty, FileInfo, HeldBlock, Tuning, VolumeId,
+    BlockId, BlockInfo, ClusterInfo, ClusterStatus, Duty, FileInfo, HeldBlock, Trashed, Tuning, VolumeId,
 };
 use blockyard_wire::{Problem, ProblemKind, Result};
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use crate::options::{
     DownloadOptions, Downloaded, ListOptions, Located, Options, Removed, UploadOptions, Uploaded,
 };
 use crate::read;
+use crate::statistics::Statistics;
 
 /// Calls waiting for the client's thread at the most; further callers wait.
 const JOBS_MAX: usize = 256;
@@ -266,6 +267,46 @@ impl Client {
             .await
     }
 
+    /// Puts a file, or a directory (with `recursive` one that is not empty), into the trash, from where it can be restored
+    /// until the trash is emptied.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` for a directory with entries.
+    pub async fn discard(&self, path: &str, recursive: bool) -> Result<Removed> {
+        let path = path.to_owned();
+        self.run(move |core| async move { core.session.discard(&path, recursive).await })
+            .await
+    }
+
+    /// What lies in the trash behind the entry `after`, by number, and whether there is more.
+    ///
+    /// # Errors
+    /// `Retry` when no nameserver can be reached.
+    pub async fn trash(&self, after: u64) -> Result<(Vec<Trashed>, bool)> {
+        self.run(move |core| async move { core.session.trash(after, LIST_PAGE).await })
+            .await
+    }
+
+    /// Takes something out of the trash: to `to`, or to where it was.
+    ///
+    /// # Errors
+    /// `NotFound`; `Exists` when there is something else now.
+    pub async fn restore(&self, entry: u64, to: Option<&str>) -> Result<FileInfo> {
+        let to = to.unwrap_or_default().to_owned();
+        self.run(move |core| async move { core.session.restore(entry, &to).await })
+            .await
+    }
+
+    /// Removes some of the trash (at most 1000 entries), or (`None`) all of it.
+    ///
+    /// # Errors
+    /// `Retry` when no nameserver can be reached.
+    pub async fn empty_trash(&self, entries: Option<&[u64]>) -> Result<Removed> {
+        let entries = entries.map(<[u64]>::to_vec);
+        self.run(move |core| async move { core.session.empty_trash(entries.as_deref()).await })
+            .await
+    }
+
     /// Tells what is wanted of volumes: to serve, to be left alone during maintenance, to be drained, to be removed.
     /// `force` removes one that holds what is nowhere else, too.
     ///
@@ -297,8 +338,16 @@ impl Client {
             .await
     }
 
+    /// What this client has counted since it was connected.
+    ///
+    /// # Errors
+    /// None but that the client has stopped.
+    pub async fn statistics(&self) -> Result<Statistics> {
+        self.run(|core| async move { Ok(core.statistics()) }).await
+    }
+
     /// Runs `work` on the client's thread. Dropping the returned future drops the work there.
-    async fn run<T, F, Fut>(&self, work: F) -> Result<T>
+    pub(crate) async fn run<T, F, Fut>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(Rc<Core>) -> Fut + Send + 'static,

@@ -1,12 +1,14 @@
 //! What the client's thread owns, and its loop.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use blockyard_engine::limits::{BLOCK_BYTES_MAX, UNIT_BYTES};
+use blockyard_wire::types::VolumeId;
 use blockyard_wire::{Problem, ProblemKind, Result};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
@@ -16,15 +18,22 @@ use crate::buffers::Buffers;
 use crate::channel::Channels;
 use crate::lookup::Lookup;
 use crate::options::Options;
-use crate::read::Shunned;
+use crate::pace::{Budget, Paces};
+use crate::places::Places;
 use crate::session::Session;
 use crate::short::Short;
+use crate::statistics::{Counters, Statistics, VolumeStatistics};
+use crate::{hedge, hops};
 
 /// How long the thread goes on for abandoned uploads after the last handle is dropped.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Blocks' worth of unused buffers that are kept while others are in use: several transfers' turnover.
 const BUFFERS_KEPT: usize = 24;
+
+/// No volume is slow for reads, or for writes, that take less than a few times this.
+const READ_FLOOR: Duration = Duration::from_millis(2);
+const WRITE_FLOOR: Duration = Duration::from_millis(5);
 
 /// One call, to be started on the client's thread.
 pub type Job = Box<dyn FnOnce(Rc<Core>) + Send>;
@@ -49,8 +58,16 @@ pub struct Core {
     pub short: Short,
     /// Paths that wait to be looked up.
     pub lookups: Batch<Lookup>,
-    /// Volumes that have just failed us.
-    pub shunned: Shunned,
+    /// What is known of where replicas are.
+    pub places: Places,
+    /// How quickly volumes answer reads.
+    pub reads: Paces,
+    /// How quickly volumes take blocks.
+    pub writes: Paces,
+    /// Reads that may be asked for twice.
+    pub hedges: Budget,
+    /// What happened so far.
+    pub counters: Counters,
     /// Calls under way and what is still to be said behind them.
     pub tasks: TaskTracker,
     /// The thread is ending: nothing new may be spawned.
@@ -69,7 +86,11 @@ impl Core {
             downloading: Semaphore::new(options.downloads_in_flight.max(1) * BLOCK_BYTES_MAX / UNIT_BYTES),
             short: Short::default(),
             lookups: Batch::default(),
-            shunned: Shunned::default(),
+            places: Places::new(options.zone.clone()),
+            reads: Paces::new(READ_FLOOR, &hedge::GUESSES),
+            writes: Paces::new(WRITE_FLOOR, &hops::GUESSES),
+            hedges: Budget::new(hedge::HEDGED_PART, hedge::HEDGED_AT_ONCE),
+            counters: Counters::default(),
             tasks: TaskTracker::new(),
             ended: Cell::new(false),
             options,
@@ -80,6 +101,37 @@ impl Core {
     pub fn farewell(&self, words: impl Future<Output = ()> + 'static) {
         if !self.ended.get() {
             self.tasks.spawn_local(words);
+        }
+    }
+
+    /// What was counted so far.
+    pub fn statistics(&self) -> Statistics {
+        let mut volumes: BTreeMap<VolumeId, VolumeStatistics> = BTreeMap::new();
+        for (volume, requests, slow) in self.reads.all() {
+            let of = volumes.entry(volume).or_default();
+            (of.reads, of.slow_to_read) = (requests, slow);
+        }
+        for (volume, requests, slow) in self.writes.all() {
+            let of = volumes.entry(volume).or_default();
+            (of.writes, of.slow_to_write) = (requests, slow);
+        }
+        let named = volumes
+            .into_iter()
+            .map(|(volume, of)| VolumeStatistics { volume, ..of });
+        Statistics {
+            reads: self.counters.reads.get(),
+            hedged: self.counters.hedged.get(),
+            hedges_won: self.counters.hedges_won.get(),
+            cancelled: self.counters.cancelled.get(),
+            probes: self.counters.probes.get(),
+            volumes: named.collect(),
+        }
+    }
+
+    /// Does something that nobody waits for: it ends when the client does.
+    pub fn aside(&self, work: impl Future<Output = ()> + 'static) {
+        if !self.ended.get() {
+            tokio::task::spawn_local(work);
         }
     }
 }

@@ -12,16 +12,22 @@ mod buffers;
 mod channel;
 mod client;
 mod core;
+mod custody;
 mod download;
+mod hedge;
+mod hops;
 mod local;
 mod lookup;
 mod options;
+mod pace;
 mod pages;
+mod places;
 mod put;
 mod read;
 mod session;
 mod short;
 mod source;
+mod statistics;
 mod trace;
 mod upload;
 
@@ -31,7 +37,8 @@ pub use blockyard_wire::{Problem, ProblemKind, Result, types};
 pub use crate::client::Client;
 pub use crate::local::Local;
 pub use crate::options::{
-    DownloadOptions, Downloaded, ListOptions, Located, Options, Progress, ProgressFn, Removed, UploadOptions,
-    Uploaded,
+    BackupTaken, DownloadOptions, Downloaded, ListOptions, Located, Options, Progress, ProgressFn, Removed,
+    UploadOptions, Uploaded,
 };
+pub use crate::statistics::{Statistics, VolumeStatistics};
 pub use crate::trace::{BlockTrace, GetSpans, HopSpans, ReadTrace, ReadTraceFn, TraceFn};

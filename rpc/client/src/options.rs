@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blockyard_wire::secret::ClusterSecret;
-use blockyard_wire::types::{BlockInfo, FileInfo};
+use blockyard_wire::types::{BlockInfo, ClusterId, Epoch, FileInfo};
 
 use crate::trace::{ReadTraceFn, TraceFn};
 
@@ -31,9 +31,14 @@ pub struct Options {
     pub retry_for: Duration,
     /// A read without a byte for so long is tried at another replica.
     pub read_stall: Duration,
-    /// A write without any progress for so long is tried with other volumes. Longer than what a
-    /// dataserver gives its successor, so that the one to blame is named by its neighbour.
+    /// A write without any progress for so long is tried with other volumes.
     pub write_stall: Duration,
+    /// A volume that gives no sign of life for so long, though it was asked for one, is left for others; nor does
+    /// connecting to one take longer. More than a dataserver gives its neighbour, so that the one to blame is named by
+    /// the one beside it.
+    pub silence: Duration,
+    /// Where the client is: of replicas that are not on its own host it prefers those of its zone.
+    pub zone: Option<String>,
 }
 
 impl Options {
@@ -50,6 +55,8 @@ impl Options {
             retry_for: Duration::from_secs(30),
             read_stall: Duration::from_secs(5),
             write_stall: Duration::from_secs(20),
+            silence: Duration::from_millis(3500),
+            zone: None,
         }
     }
 }
@@ -138,6 +145,19 @@ pub struct ListOptions {
 pub struct Removed {
     /// Files.
     pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A backup of the nameserver's metadata.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BackupTaken {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The reign that it was taken in.
+    pub epoch: Epoch,
+    /// Files written.
+    pub files: usize,
     /// Their bytes.
     pub bytes: u64,
 }

@@ -11,8 +11,9 @@ use blockyard_wire::types::{AddedBlock, Lease, NewBlock, VolumeId};
 use blockyard_wire::{Problem, ProblemKind, Result};
 use tokio::time::{Instant, sleep};
 
-use crate::channel::{Cause, Trouble};
+use crate::channel::{Cause, Deadlines, Trouble};
 use crate::core::Core;
+use crate::hops;
 use crate::source::Filled;
 use crate::trace::{BlockTrace, PutSpans};
 
@@ -159,24 +160,41 @@ impl Chains {
             chain: new.chain.clone(),
             unit_crcs: Vec::new(),
         };
-        let stall = core.options.write_stall;
-        let done = match opened.put(put, &block.data, &block.unit_crcs, stall).await {
+        let deadlines = Deadlines {
+            stall: core.options.write_stall,
+            silence: core.options.silence,
+        };
+        new.chain.iter().for_each(|hop| core.writes.asked(hop.volume));
+        let done = match opened.put(put, &block.data, &block.unit_crcs, deadlines).await {
             Ok((done, spans)) => check(&done, new, block).map(|()| (done, spans)),
             Err(trouble) => Err(trouble),
         };
-        if let Err(trouble) = &done {
-            match (trouble.cause, trouble.problem.kind) {
-                // The connection may have been an old one; its volume may well be back.
-                (Cause::Lost, _) if opened.reused => {}
-                // Nothing is wrong with the volumes.
-                (Cause::Refused, ProblemKind::Busy | ProblemKind::Denied) => {}
-                (Cause::Refused, _) => self.avoid(trouble.blame.unwrap_or(head.volume)),
-                // The head answers, so what it waits for is behind it.
-                (Cause::Stalled, _) => self.avoid(new.chain.get(1).unwrap_or(head).volume),
-                _ => self.avoid(head.volume),
-            }
+        match &done {
+            Ok((done, spans)) => judge(core, new, done, spans),
+            Err(trouble) => self.blame(core, new, trouble, opened.reused),
         }
         done
+    }
+
+    /// Avoids the hop that a failure is to be blamed on; where it hung, the whole client does.
+    fn blame(&self, core: &Core, new: &NewBlock, trouble: &Trouble, reused: bool) {
+        let head = new.chain[0].volume;
+        let blamed = match (trouble.cause, trouble.problem.kind) {
+            // The connection may have been an old one; its volume may well be back.
+            (Cause::Lost, _) if reused => return,
+            // Nothing is wrong with the volumes.
+            (Cause::Refused, ProblemKind::Busy | ProblemKind::Denied) => return,
+            (Cause::Refused, _) => trouble.blame.unwrap_or(head),
+            // The head answers, so what it waits for is behind it.
+            (Cause::Stalled, _) => new.chain.get(1).map_or(head, |next| next.volume),
+            _ => head,
+        };
+        self.avoid(blamed);
+        let hung = matches!(trouble.cause, Cause::Silent | Cause::Stalled)
+            || trouble.cause == Cause::Refused && trouble.problem.kind == ProblemKind::Retry;
+        if hung {
+            core.writes.hung(blamed, Instant::now());
+        }
     }
 
     fn avoid(&self, volume: VolumeId) {
@@ -192,24 +210,19 @@ impl Chains {
 
     /// A fresh block and its chain.
     async fn next(&self, core: &Core) -> Result<NewBlock> {
-        if let Some(new) = self.spare() {
+        if let Some(new) = self.spare(core) {
             return Ok(new);
         }
         let _only_one_allocates = self.allocating.lock().await;
         let mut pause = PAUSE_MIN;
         let mut waiting_since = None;
         loop {
-            if let Some(new) = self.spare() {
+            if let Some(new) = self.spare(core) {
                 return Ok(new);
             }
             let avoid: Vec<VolumeId> = self.avoid.borrow().iter().copied().collect();
             let ahead = self.ahead.get();
-            let session = &core.session;
-            let allocated = match self.owner {
-                Owner::Upload(lease) => session.allocate(lease.id, ahead, &avoid).await,
-                Owner::Reserved(replication) => session.reserve(ahead, replication, &avoid).await,
-            };
-            let problem = match allocated {
+            let problem = match self.allocate(core, ahead, &avoid).await {
                 Ok(blocks) if blocks.iter().any(|new| !new.chain.is_empty()) => {
                     self.ahead.set((ahead * 2).min(ALLOCATE_MAX));
                     let usable = blocks.into_iter().filter(|new| !new.chain.is_empty());
@@ -239,21 +252,70 @@ impl Chains {
         }
     }
 
+    /// Fresh blocks whose chains go round volumes to `avoid`, and round slow ones where there are enough others.
+    async fn allocate(&self, core: &Core, count: u32, avoid: &[VolumeId]) -> Result<Vec<NewBlock>> {
+        let ask = async |avoid: &[VolumeId]| match self.owner {
+            Owner::Upload(lease) => core.session.allocate(lease.id, count, avoid).await,
+            Owner::Reserved(replication) => core.session.reserve(count, replication, avoid).await,
+        };
+        let wanted = match self.owner {
+            Owner::Upload(lease) => lease.replication,
+            Owner::Reserved(0) => core.session.replication(),
+            Owner::Reserved(replication) => replication,
+        };
+        let slow = core.writes.avoided(Instant::now());
+        let mut round = avoid.to_vec();
+        round.extend(slow.iter().filter(|volume| !avoid.contains(volume)));
+        if round.len() == avoid.len() {
+            return ask(avoid).await;
+        }
+        let hops = |blocks: &[NewBlock]| blocks.iter().map(|new| new.chain.len()).min().unwrap_or(0);
+        let around = ask(&round).await;
+        match &around {
+            Ok(blocks) if hops(blocks) >= usize::from(wanted) => return around,
+            Err(problem) if !matches!(problem.kind, ProblemKind::NoSpace | ProblemKind::Retry) => {
+                return around;
+            }
+            _ => {}
+        }
+        // A slow replica is better than none.
+        let through = ask(avoid).await?;
+        match around {
+            Ok(around) if hops(&through) <= hops(&around) => Ok(around),
+            _ => {
+                core.writes.pardon(Instant::now());
+                Ok(through)
+            }
+        }
+    }
+
     /// A block allocated ahead whose chain can still be used.
-    fn spare(&self) -> Option<NewBlock> {
+    fn spare(&self, core: &Core) -> Option<NewBlock> {
         let avoid = self.avoid.borrow();
+        let slow = core.writes.avoided(Instant::now());
         let soon = now_unix_ms() + TICKET_LEFT_MS;
         let mut spare = self.spare.borrow_mut();
         while let Some(new) = spare.pop_front() {
-            let valid = new
-                .chain
-                .iter()
-                .all(|hop| hop.ticket.expires_unix_ms > soon && !avoid.contains(&hop.volume));
+            let valid = new.chain.iter().all(|hop| {
+                hop.ticket.expires_unix_ms > soon
+                    && !avoid.contains(&hop.volume)
+                    && !slow.contains(&hop.volume)
+            });
             if valid {
                 return Some(new);
             }
         }
         None
+    }
+}
+
+/// Remembers how long each hop took.
+fn judge(core: &Core, new: &NewBlock, done: &PutDone, spans: &PutSpans) {
+    let now = Instant::now();
+    let times = hops::times(spans, &done.spans);
+    for (position, (hop, time)) in new.chain.iter().zip(times).enumerate() {
+        let class = hops::class(position, done.length as usize);
+        core.writes.took(hop.volume, class, time, now);
     }
 }
 

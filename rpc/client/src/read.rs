@@ -1,25 +1,23 @@
 //! One block from its replicas: the best first, another one on any error, mismatch or silence.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::net::{IpAddr, UdpSocket};
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
 use blockyard_engine::checksum;
-use blockyard_engine::limits::UNIT_BYTES;
 use blockyard_wire::frame::Get;
 use blockyard_wire::ticket::now_unix_ms;
-use blockyard_wire::types::{BlockInfo, Location, ReplicaState, VolumeId};
+use blockyard_wire::types::{BlockInfo, Location};
 use blockyard_wire::{Problem, ProblemKind, Result};
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use crate::channel::{Cause, Channels, Fetched, Trouble, units_of};
+use crate::channel::{Cause, Deadlines, Fetched, Trouble, units_of};
 use crate::core::Core;
+use crate::{hedge, places};
 
-/// How long a volume that failed is asked last.
-const SHUN_FOR: Duration = Duration::from_secs(10);
 /// Tickets that expire sooner are asked for anew.
 const TICKET_LEFT_MS: u64 = 20_000;
 /// Before the replicas are tried once more.
@@ -38,54 +36,10 @@ pub struct Piece {
     pub version: Option<u64>,
 }
 
-/// What is known of places to read from.
-#[derive(Default)]
-pub struct Shunned {
-    until: RefCell<HashMap<VolumeId, Instant>>,
-    local_hosts: RefCell<HashMap<String, bool>>,
-}
-
-impl Shunned {
-    fn shun(&self, volume: VolumeId) {
-        self.until.borrow_mut().insert(volume, Instant::now() + SHUN_FOR);
-    }
-
-    fn is_shunned(&self, volume: VolumeId) -> bool {
-        self.until
-            .borrow()
-            .get(&volume)
-            .is_some_and(|until| *until > Instant::now())
-    }
-
-    /// Whether `address` is of this very machine: an address that can be bound is.
-    fn is_local(&self, address: &str) -> bool {
-        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-        if let Some(&known) = self.local_hosts.borrow().get(host) {
-            return known;
-        }
-        let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
-        let local = ip.is_ok_and(|ip| UdpSocket::bind((ip, 0)).is_ok());
-        self.local_hosts.borrow_mut().insert(host.to_owned(), local);
-        local
-    }
-
-    /// The replicas worth asking, best first: the one that has least to do for us, then in the nameserver's order.
-    fn order(&self, replicas: &[Location], channels: &Channels) -> Vec<Location> {
-        let mut order: Vec<Location> = replicas
-            .iter()
-            .filter(|replica| replica.state == ReplicaState::Good)
-            .cloned()
-            .collect();
-        order.sort_by_key(|replica| {
-            let hop = &replica.hop;
-            (
-                !replica.live,
-                self.is_shunned(hop.volume),
-                !self.is_local(&hop.address),
-                channels.load(&hop.address),
-            )
-        });
-        order
+impl Piece {
+    /// The bytes of the whole units that it touches of its block.
+    pub fn units(&self) -> Range<usize> {
+        units_of(self.from, self.length, self.block.length)
     }
 }
 
@@ -128,16 +82,15 @@ pub async fn fetch(core: &Rc<Core>, piece: &Piece) -> Result<(Fetched, u32)> {
     }
     loop {
         let mut troubles = Vec::new();
-        for replica in core.shunned.order(&piece.block.replicas, &core.channels) {
-            match fetch_from(core, &piece, &replica, rounds).await {
-                Ok(fetched) => return Ok((fetched, failovers)),
-                Err(trouble) => {
-                    tracing::debug!(block = %piece.block.block, problem = %trouble.problem, "a replica failed");
-                    failovers += 1;
-                    troubles.push((replica, trouble));
-                }
+        let mut left = VecDeque::from(places::order(core, &piece.block.replicas));
+        hedge::probe(core, &piece, &left);
+        while let Some(first) = left.pop_front() {
+            let fetched = hedge::fetch(core, &piece, first, &mut left, rounds, &mut troubles).await;
+            if let Some(fetched) = fetched {
+                return Ok((fetched, failovers + troubles.len() as u32));
             }
         }
+        failovers += troubles.len() as u32;
         // Volumes that answer, but have too much to do, will get to it.
         let busy = troubles
             .iter()
@@ -152,31 +105,41 @@ pub async fn fetch(core: &Rc<Core>, piece: &Piece) -> Result<(Fetched, u32)> {
     }
 }
 
-/// One try at one replica; its failure is remembered and reported.
-async fn fetch_from(
+/// One try at one replica; its time or its failure is remembered, and damage reported. `answered` is set as soon as its
+/// first bytes come.
+pub async fn fetch_from(
     core: &Rc<Core>,
     piece: &Piece,
     replica: &Location,
     rounds: u32,
+    answered: &Rc<Cell<bool>>,
 ) -> std::result::Result<Fetched, Trouble> {
-    // Whoever was too slow before gets longer now.
-    let stall = core.options.read_stall * (rounds + 1);
+    let deadlines = Deadlines {
+        // Whoever was too slow before gets longer now.
+        stall: core.options.read_stall * (rounds + 1),
+        silence: core.options.silence,
+    };
     let volume = replica.hop.volume;
-    let mut fetched = ask(core, piece, replica, stall).await;
+    core.reads.asked(volume);
+    let mut fetched = ask(core, piece, replica, deadlines, answered).await;
     if let Err((trouble, true)) = &fetched
         && trouble.cause == Cause::Lost
-        && !core.shunned.is_shunned(volume)
+        && !core.places.is_shunned(volume)
     {
         // An old connection that was lost says nothing of the volume now.
-        fetched = ask(core, piece, replica, stall).await;
+        fetched = ask(core, piece, replica, deadlines, answered).await;
     }
     let trouble = match fetched {
-        Ok(fetched) => return Ok(fetched),
+        Ok(fetched) => {
+            hedge::took(core, volume, &fetched);
+            return Ok(fetched);
+        }
         Err((trouble, _)) => trouble,
     };
+    tracing::debug!(block = %piece.block.block, problem = %trouble.problem, "a replica failed");
     match (trouble.cause, trouble.problem.kind) {
         (Cause::Refused, ProblemKind::Busy | ProblemKind::Denied) => {}
-        (Cause::Lost | Cause::Silent | Cause::Stalled, _) => core.shunned.shun(volume),
+        (Cause::Lost | Cause::Silent | Cause::Stalled, _) => core.places.shun(volume),
         (Cause::Refused | Cause::Wrong, _) => {
             let (reporter, block, problem) = (core.clone(), piece.block.block, trouble.problem.clone());
             core.farewell(async move {
@@ -194,7 +157,8 @@ async fn ask(
     core: &Core,
     piece: &Piece,
     replica: &Location,
-    stall: Duration,
+    deadlines: Deadlines,
+    answered: &Rc<Cell<bool>>,
 ) -> std::result::Result<Fetched, (Trouble, bool)> {
     let block = &piece.block;
     let opened = match core.channels.get(&replica.hop.address).await {
@@ -207,15 +171,9 @@ async fn ask(
         length: piece.length,
         ticket: replica.hop.ticket.clone(),
     };
-    let bytes = units_of(&get, block.length as usize).len();
-    // Never closed, and given back before the sink is served: who reads slowly holds up nobody.
-    let _permit = core
-        .downloading
-        .acquire_many(bytes.div_ceil(UNIT_BYTES) as u32)
-        .await;
-    let buffer = core.buffers.take(bytes);
+    let buffer = core.buffers.take(piece.units().len());
     let fetched = opened
-        .get(get, block.length as usize, buffer, stall)
+        .get(get, block.length, buffer, deadlines, answered.clone())
         .await
         .map_err(|trouble| (trouble, opened.reused))?;
     let whole = fetched.bytes == block.length as usize;

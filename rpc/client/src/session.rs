@@ -23,6 +23,7 @@ pub struct Session {
     nameservers: Vec<String>,
     options: Options,
     cluster: ClusterId,
+    replication: Cell<u8>,
     /// Which of `nameservers` is asked.
     turn: Cell<usize>,
     live: RefCell<Option<Rc<Live>>>,
@@ -87,6 +88,7 @@ impl Session {
             nameservers: options.nameservers.clone(),
             options: options.clone(),
             cluster: ClusterId::default(),
+            replication: Cell::new(0),
             turn: Cell::new(0),
             live: RefCell::new(None),
             connecting: tokio::sync::Mutex::new(()),
@@ -102,6 +104,16 @@ impl Session {
     /// The cluster that this client belongs to from its first connection on.
     pub fn cluster_id(&self) -> ClusterId {
         self.cluster
+    }
+
+    /// How long one answer may take.
+    pub fn patience(&self) -> Duration {
+        self.options.call_timeout
+    }
+
+    /// The replicas that the cluster keeps unless asked for another number, as it last said.
+    pub fn replication(&self) -> u8 {
+        self.replication.get()
     }
 
     /// A fresh name for a mutation.
@@ -239,9 +251,11 @@ impl Session {
         let driver = Driver(task.abort_handle());
         let response = control.gate.login_request().send().promise.await?;
         let response = response.get()?;
+        let info = convert::read_cluster_info(response.get_cluster()?)?;
+        self.replication.set(info.replication);
         Ok(Live {
             session: response.get_session()?,
-            info: convert::read_cluster_info(response.get_cluster()?)?,
+            info,
             driver,
         })
     }

@@ -54,7 +54,7 @@ impl Cluster {
             listen: self.address.parse().unwrap(),
             secret: Some(self.secret.clone()),
             heartbeat_ms: 100,
-            journal_file_bytes: 2 << 20,
+            journal_file_bytes: 3 << 20,
             ..blockyard_nameserver::Config::default()
         };
         let handle = blockyard_nameserver::start(config, |_| Box::pin(async {})).unwrap();

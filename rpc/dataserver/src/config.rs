@@ -88,7 +88,8 @@ pub fn default_pool() -> PoolOptions {
 
 /// How long a dataserver waits before it gives something up, in milliseconds.
 ///
-/// Each is generous: they free what a lost peer holds, they don't pace a slow one.
+/// Most are generous: they free what a lost peer holds, they don't pace a slow one. Those for other volumes are short,
+/// because a write that waits for a stopped one can go elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
     /// For a peer's hello.
@@ -99,6 +100,9 @@ pub struct Deadlines {
     pub buffer_ms: u64,
     /// For the next byte of a frame, a packet or a write's progress.
     pub progress_ms: u64,
+    /// For a sign of life from a volume that requests wait for, asked for halfway: one that is stopped gives none, one
+    /// that is only slow does.
+    pub silence_ms: u64,
     /// For the durable answer of each hop behind, once it has all bytes.
     pub answer_ms: u64,
     /// For requests in flight when the server stops.
@@ -111,9 +115,10 @@ impl Default for Deadlines {
     fn default() -> Self {
         Self {
             hello_ms: 10_000,
-            connect_ms: 5_000,
+            connect_ms: 2_500,
             buffer_ms: 15_000,
             progress_ms: 30_000,
+            silence_ms: 2_500,
             answer_ms: 30_000,
             stop_ms: 5_000,
             idle_ms: 600_000,

@@ -88,6 +88,8 @@ async fn run(node: &Rc<Node>, stream: TcpStream, peer: SocketAddr) -> Result<()>
         handle,
         outbox.clone(),
         reader.waiting_since(),
+        // A client may be stopped by its user; what it holds meanwhile is freed by the longer deadlines.
+        agreed.role == Role::Dataserver,
     ));
     node.watch(&lifeline);
     let writer = monoio::spawn({
@@ -141,6 +143,7 @@ impl Connection {
     async fn read(self: &Rc<Self>, node: &Rc<Node>, reader: &mut FrameReader) -> Result<()> {
         while let Some((frame, payload_bytes)) = reader.next().await? {
             self.lifeline.touch();
+            self.lifeline.hear();
             let stream = frame.stream;
             match frame.message {
                 Message::Packet(packet) => {

@@ -17,6 +17,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::commands::{Answer, Command};
+use crate::host::Host;
 use crate::service::Service;
 
 /// The pause before the second attempt to reach a nameserver; it doubles up to the longest.
@@ -76,6 +77,7 @@ struct Link {
     secret: ClusterSecret,
     cluster: Option<ClusterId>,
     info: ServerInfo,
+    host: RefCell<Host>,
 }
 
 async fn keep_joined(mut setup: Setup) {
@@ -90,6 +92,7 @@ async fn keep_joined(mut setup: Setup) {
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             volumes: Vec::new(),
         },
+        host: RefCell::default(),
     };
     let mut backoff_ms = BACKOFF_MS.0;
     let mut said = None;
@@ -229,6 +232,7 @@ impl Link {
             request.get().init_volumes(volumes.len() as u32),
             convert::write_volume_report,
         );
+        convert::write_host_report(&self.host.borrow_mut().report(), request.get().init_host());
         soon(request.send().promise).await??;
         Ok(())
     }

@@ -12,6 +12,8 @@ mod connection;
 mod control;
 mod error;
 mod frames;
+mod host;
+mod latency;
 mod link;
 mod node;
 mod outbox;

@@ -105,9 +105,11 @@ async fn keep(node: Rc<Node>, key: (String, u8), slot: Rc<Slot>) {
         Ok((link, mut reader, writer)) => {
             *slot.state.borrow_mut() = SlotState::Ready(link.clone());
             slot.signal.notify();
-            let problem = match link.read(&mut reader).await {
-                Ok(()) => Problem::retry(format!("{} closed the connection", key.0)),
-                Err(problem) => problem.context(&key.0),
+            let read = link.read(&mut reader).await;
+            let problem = match (link.lifeline.cut_for.get(), read) {
+                (Some(why), _) => Problem::retry(format!("{}: {why}", key.0)),
+                (None, Ok(())) => Problem::retry(format!("{} closed the connection", key.0)),
+                (None, Err(problem)) => problem.context(&key.0),
             };
             node.links.slots.borrow_mut().remove(&key);
             link.lose(&problem);
@@ -154,6 +156,7 @@ async fn connect(node: &Node, address: &str) -> Result<Connected> {
         handle,
         outbox.clone(),
         reader.waiting_since(),
+        true,
     ));
     node.watch(&lifeline);
     let writer = monoio::spawn({
@@ -240,6 +243,7 @@ impl Link {
 
     async fn read(&self, reader: &mut FrameReader) -> Result<()> {
         while let Some((frame, payload_bytes)) = reader.next().await? {
+            self.lifeline.hear();
             let stream = frame.stream;
             let route = self.routes.borrow().get(&stream).cloned();
             match (frame.message, route) {

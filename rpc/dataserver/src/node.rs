@@ -6,12 +6,14 @@ use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use blockyard_engine::{self as engine, Volume};
+use blockyard_wire::frame::Message;
 use blockyard_wire::secret::ClusterSecret;
 use blockyard_wire::ticket::Keys;
 use blockyard_wire::types::{BlockId, ClusterId, Replica, ReplicaState, VolumeId};
 use futures_channel::mpsc;
 
 use crate::config::Deadlines;
+use crate::latency::Latency;
 use crate::link::Links;
 use crate::outbox::Outbox;
 use crate::positions::Positions;
@@ -28,6 +30,8 @@ pub(crate) struct Node {
     pub deadlines: Deadlines,
     pub links: Links,
     pub positions: Positions,
+    /// How long its disk takes.
+    pub times: Times,
     pub connections: Cell<u32>,
     pub stopping: Cell<bool>,
     /// Everything has ended: the watch may too.
@@ -39,6 +43,17 @@ pub(crate) struct Node {
     /// A request or a connection has ended.
     pub ended: Signal,
     lifelines: RefCell<Vec<Weak<Lifeline>>>,
+}
+
+/// How long a volume's disk takes.
+#[derive(Default)]
+pub(crate) struct Times {
+    /// From the last packet until slot and record were written.
+    pub write: Latency,
+    /// From there until all was durable.
+    pub flush: Latency,
+    /// From the request until the disk had answered.
+    pub read: Latency,
 }
 
 impl Node {
@@ -60,6 +75,7 @@ impl Node {
             deadlines,
             links: Links::default(),
             positions,
+            times: Times::default(),
             connections: Cell::new(0),
             stopping: Cell::new(false),
             closed: Cell::new(false),
@@ -115,9 +131,16 @@ impl Node {
         self.lifelines.borrow_mut().push(Rc::downgrade(lifeline));
     }
 
-    /// Cuts connections that stand still within a frame, or idle for long. Runs as a task of the thread.
+    /// Cuts connections that stand still within a frame or idle for long, and those to volumes that give no sign of
+    /// life. Runs as a task of the thread.
     pub async fn sweep(self: Rc<Self>) {
-        let every_ms = (self.deadlines.progress_ms.min(self.deadlines.idle_ms) / 4).clamp(10, 1000);
+        let Deadlines {
+            progress_ms,
+            idle_ms,
+            silence_ms,
+            ..
+        } = self.deadlines;
+        let every_ms = (progress_ms.min(idle_ms).min(silence_ms) / 4).clamp(10, 1000);
         loop {
             let closed = self.ended.until(|| self.closed.get().then_some(()));
             if within(every_ms, closed).await.is_some() {
@@ -130,6 +153,7 @@ impl Node {
                 };
                 if let Some(why) = lifeline.overdue(now, &self.deadlines) {
                     tracing::info!(peer = %lifeline.peer, "closing a connection: {why}");
+                    lifeline.cut_for.set(Some(why));
                     lifeline.cut();
                 }
                 true
@@ -185,6 +209,14 @@ pub(crate) struct Lifeline {
     handle: OwnedFd,
     reading_since: Rc<Cell<Option<Instant>>>,
     used_at: Cell<Instant>,
+    /// When the last frame came in.
+    heard_at: Cell<Instant>,
+    /// The peer is asked for signs of life while there are streams.
+    minded: bool,
+    /// When it was asked and has not answered yet.
+    asked_at: Cell<Option<Instant>>,
+    /// Why it was cut, where it was.
+    pub cut_for: Cell<Option<&'static str>>,
     /// Streams open on it.
     pub streams: Cell<usize>,
 }
@@ -195,6 +227,7 @@ impl Lifeline {
         handle: OwnedFd,
         outbox: Rc<Outbox>,
         reading_since: Rc<Cell<Option<Instant>>>,
+        minded: bool,
     ) -> Self {
         Self {
             peer,
@@ -202,6 +235,10 @@ impl Lifeline {
             handle,
             reading_since,
             used_at: Cell::new(Instant::now()),
+            heard_at: Cell::new(Instant::now()),
+            minded,
+            asked_at: Cell::new(None),
+            cut_for: Cell::new(None),
             streams: Cell::new(0),
         }
     }
@@ -209,6 +246,11 @@ impl Lifeline {
     /// Something has happened on it.
     pub fn touch(&self) {
         self.used_at.set(Instant::now());
+    }
+
+    /// A frame has come in.
+    pub fn hear(&self) {
+        self.heard_at.set(Instant::now());
     }
 
     /// Ends the connection: pending reads and writes fail, its tasks end.
@@ -235,7 +277,41 @@ impl Lifeline {
         {
             return Some("the peer does not read");
         }
+        if self.is_silent(now, Duration::from_millis(deadlines.silence_ms)) {
+            return Some("the peer gives no sign of life");
+        }
         (self.streams.get() == 0 && self.outbox.is_idle() && longer(self.used_at.get(), deadlines.idle_ms))
             .then_some("idle")
+    }
+
+    /// Whether the peer is silent though requests wait for it and it was asked: for half of the `silence` before the
+    /// question, and half after. Asks it, when it is time to.
+    fn is_silent(&self, now: Instant, silence: Duration) -> bool {
+        if !self.minded || self.streams.get() == 0 {
+            self.asked_at.set(None);
+            return false;
+        }
+        // Parts of a frame are a sign of life, and what the socket takes may be ahead of the question.
+        let moved = [
+            Some(self.heard_at.get()),
+            self.reading_since.get(),
+            self.outbox.stalled_since(),
+        ];
+        let moved = moved.into_iter().flatten().max().unwrap_or(now);
+        match self.asked_at.get() {
+            Some(asked) if self.heard_at.get() <= asked => {
+                now.saturating_duration_since(moved.max(asked)) > silence / 2
+            }
+            _ => {
+                // A request may have been opened on a connection that was silent for want of any.
+                let quiet_since = moved.max(self.used_at.get());
+                let ask = now.saturating_duration_since(quiet_since) > silence / 2;
+                self.asked_at.set(ask.then_some(now));
+                if ask {
+                    self.outbox.say_first(0, Message::Ping);
+                }
+                false
+            }
+        }
     }
 }

@@ -52,6 +52,20 @@ impl Outbox {
         self.push(stream, message, Bytes::new());
     }
 
+    /// Queues a frame without payload before all that waits.
+    pub fn say_first(&self, stream: u32, message: Message) {
+        if self.closed.get() {
+            return;
+        }
+        let head = Frame { stream, message }.encode(0);
+        self.queue.borrow_mut().push_front(Out {
+            stream,
+            head,
+            payload: Bytes::new(),
+        });
+        self.signal.notify();
+    }
+
     /// Drops what waits of a stream, so that its buffers return.
     pub fn purge(&self, stream: u32) {
         self.queue.borrow_mut().retain(|out| out.stream != stream);

@@ -71,6 +71,7 @@ pub(crate) async fn serve(node: Rc<Node>, connection: Rc<Connection>, asked: Rc<
         None => {}
         Some(Ok(verified)) => {
             let spans = asked.spans(verified.times);
+            node.times.read.took(u64::from(spans.read_us));
             send(&connection.outbox, asked.stream, &verified, spans);
         }
         Some(Err(abort)) => connection.outbox.say(asked.stream, Message::Abort(abort)),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use blockyard_engine as engine;
-use blockyard_wire::types::{Incarnation, Replica, ReplicaState, VolumeId, VolumeReport, VolumeState};
+use blockyard_wire::types::{Epoch, Incarnation, Replica, ReplicaState, VolumeId, VolumeReport, VolumeState};
 
 use crate::node::Node;
 
@@ -61,6 +61,13 @@ pub(crate) fn of(node: &Node, address: &str, directory: &Path, pool_bytes: u64) 
         pool_bytes,
         in_flight: node.in_flight(),
         corrupt_blocks: node.damaged_blocks(stat.corrupt, CORRUPT_MAX),
+        epoch: node.volume.epoch().map_or_else(Epoch::default, |epoch| Epoch {
+            number: epoch.number,
+            incarnation: Incarnation(epoch.incarnation),
+        }),
+        write: node.times.write.report(),
+        flush: node.times.flush.report(),
+        read: node.times.read.report(),
     }
 }
 

@@ -366,9 +366,14 @@ impl PutStream {
             let _in_flight = node.begin();
             match node.volume.put(put.put.block, put.put.origin, buffer).await {
                 Ok(receipt) => {
+                    let written_us = receipt.written_after.as_micros() as u32;
                     put.reached(|spans, us| {
                         spans.durable_us = us;
-                        spans.written_us = spans.received_us + receipt.written_after.as_micros() as u32;
+                        spans.written_us = spans.received_us + written_us;
+                        node.times.write.took(u64::from(written_us));
+                        node.times
+                            .flush
+                            .took(u64::from(us.saturating_sub(spans.written_us)));
                     });
                     put.state.borrow_mut().stored = Some(receipt);
                     put.signal.notify();

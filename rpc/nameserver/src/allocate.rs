@@ -159,6 +159,10 @@ impl Core {
             state == VolumeState::Full || state == VolumeState::Serving && free < ROOM_BYTES
         };
         if !reports.is_empty() && reports.iter().all(|r| full(r.state, r.free_bytes)) {
+            if state.trash().files() > 0 {
+                self.trash_wanted.set(true);
+                return Problem::retry("all volumes are full; the trash is being emptied to make room");
+            }
             let pending = state.blocks().pending();
             return Problem::new(
                 ProblemKind::NoSpace,

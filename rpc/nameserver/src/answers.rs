@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use blockyard_wire::ticket::{Claim, Operation};
 use blockyard_wire::types::{
     BlockId, BlockInfo, ClusterStatus, Duty, FileInfo, HeldBlock, Hop, Liveness, Location, ReplicaState,
-    ServerStatus, VolumeId, VolumeReport, VolumeStatus,
+    ServerStatus, Trashed, VolumeId, VolumeReport, VolumeStatus,
 };
 use blockyard_wire::{Problem, Result};
 
@@ -116,6 +116,24 @@ impl Core {
         Ok((held, false))
     }
 
+    /// What lies in the trash behind the entry `after`, by number; whether there is more.
+    pub fn trash(&self, after: u64, limit: u32) -> (Vec<Trashed>, bool) {
+        let state = self.state.borrow();
+        let limit = (limit as usize).clamp(1, HELD_MAX);
+        let behind = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+        let mut entries = state.trash().entries().range(behind);
+        let page = entries.by_ref().take(limit).filter_map(|(&entry, _)| {
+            let (file, told) = state.trash_info(entry)?;
+            Some(Trashed {
+                entry,
+                file,
+                at_unix_ms: told.at_unix_ms,
+                files: told.files,
+            })
+        });
+        (page.collect(), entries.next().is_some())
+    }
+
     /// The whole cluster.
     pub fn status(&self) -> ClusterStatus {
         let (state, health, now_ms) = (self.state.borrow(), self.health.borrow(), self.now_ms());
@@ -164,15 +182,16 @@ impl Core {
                     .filter(|index| !is_removed(**index))
                     .map(|index| volume_status(*index, liveness))
                     .collect(),
+                host_report: server.machine,
             }
         });
         ClusterStatus {
             cluster: self.info(),
             servers: servers.collect(),
-            files: state.names().files(),
-            directories: state.names().directories(),
+            files: state.names().files() - state.trash().files(),
+            directories: state.names().directories() - state.trash().directories(),
             blocks: state.blocks().table().len() as u64,
-            file_bytes: state.file_bytes(),
+            file_bytes: state.file_bytes() - state.trash().bytes(),
             under_replicated_blocks: redundancy.under(),
             missing_blocks: redundancy.missing(),
             corrupt_replicas: state.blocks().corrupt(),
@@ -184,6 +203,9 @@ impl Core {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             safe_mode: self.safe_mode.get(),
             repair: self.repair_status(),
+            trash_files: state.trash().files(),
+            trash_bytes: state.trash().bytes(),
+            read_only: self.read_only.borrow().clone(),
         }
     }
 

@@ -34,7 +34,7 @@ pub struct Sent {
 }
 
 /// An outcome of another kind than the command's: a request id was used for two different calls.
-fn mixed_up() -> Problem {
+pub fn mixed_up() -> Problem {
     Problem::invalid("this request id was used for another call")
 }
 

@@ -7,6 +7,7 @@ use blockyard_wire::address::NAMESERVER_PORT;
 use blockyard_wire::secret::ClusterSecret;
 
 use crate::error::Error;
+use crate::snapshot::KEPT_MIN;
 use crate::state::blocks::REPLICATION_MAX;
 
 /// How a nameserver is to run. `Default` serves `127.0.0.1:9000` from `./nameserver`.
@@ -14,6 +15,14 @@ use crate::state::blocks::REPLICATION_MAX;
 pub struct Config {
     /// Its folder: identity, journal, snapshots. Made when it is not there.
     pub dir: PathBuf,
+    /// A second folder, best on another disk, that gets all that the first one gets: each change is durable in both
+    /// before it counts. One that fails is left behind, and brought up to the other at the next start.
+    pub mirror: Option<PathBuf>,
+    /// Snapshots that are kept, the journal from the oldest of them on.
+    pub snapshots_kept: usize,
+    /// Takes the cluster over with the state of a backup: reigns above the highest epoch that a volume has seen, and
+    /// keeps what came after the backup until the operator lets it go.
+    pub adopt: bool,
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Replicas of a block where an upload does not say otherwise.
@@ -38,6 +47,8 @@ pub struct Config {
     pub reconcile_ms: u64,
     /// Milliseconds after the start that repair and deletion wait for the known servers at the most.
     pub safe_mode_ms: u64,
+    /// Milliseconds that what was deleted stays in the trash; sooner it goes when space is short.
+    pub trash_ms: u64,
     /// The cluster's secret. `None`: the nameserver keeps one of its own in `dir/cluster.secret`, made at
     /// the first start; it may then listen on loopback only.
     pub secret: Option<ClusterSecret>,
@@ -65,6 +76,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             dir: "nameserver".into(),
+            mirror: None,
+            snapshots_kept: KEPT_MIN,
+            adopt: false,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, NAMESERVER_PORT)),
             replication: 2,
             min_replicas: 1,
@@ -77,6 +91,7 @@ impl Default for Config {
             show_damage_ms: 10_000,
             reconcile_ms: 600_000,
             safe_mode_ms: 30_000,
+            trash_ms: 24 * 3_600_000,
             secret: None,
             secret_for_user: true,
             journal_bytes_max: 64 << 20,
@@ -91,6 +106,13 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The folder, and its mirror.
+    pub(crate) fn dirs(&self) -> Vec<PathBuf> {
+        std::iter::once(self.dir.clone())
+            .chain(self.mirror.clone())
+            .collect()
+    }
+
     /// Refuses what can't work.
     ///
     /// # Errors
@@ -117,6 +139,14 @@ impl Config {
         }
         if self.lease_ms < 100 || self.ticket_ms < 100 {
             return bad("leases and tickets live at least 100 ms".to_owned());
+        }
+        if self.snapshots_kept < KEPT_MIN {
+            return bad(format!(
+                "at least {KEPT_MIN} snapshots are kept: one may turn out to be unreadable"
+            ));
+        }
+        if self.mirror.as_ref() == Some(&self.dir) {
+            return bad(format!("{} can't be its own mirror", self.dir.display()));
         }
         let least = crate::journal::FILE_BYTES_MIN;
         if self.journal_file_bytes < least {

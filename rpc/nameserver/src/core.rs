@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use blockyard_engine::limits::BLOCK_BYTES_MAX;
@@ -11,7 +12,7 @@ use blockyard_wire::{Problem, ProblemKind, Result};
 use futures_util::future::{LocalBoxFuture, Shared};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -48,8 +49,6 @@ pub struct Core {
     pub config: Config,
     /// Its cluster.
     pub cluster: ClusterId,
-    /// Its reign.
-    pub epoch: Epoch,
     /// Signs tickets and checks proofs.
     pub keys: Keys,
     /// `HOST:PORT` it listens on.
@@ -90,11 +89,29 @@ pub struct Core {
     pub delete_wake: Notify,
     /// Whether repair and deletion wait for the known servers.
     pub safe_mode: Cell<bool>,
+    /// Whether somebody was refused for want of space that the trash has.
+    pub trash_wanted: Cell<bool>,
     queue: RefCell<VecDeque<Queued>>,
     /// Commands handed to the journal whose outcome is not known yet.
     pub in_flight: Cell<usize>,
     /// Wakes the journal's task.
     pub queue_wake: Notify,
+    /// Why nothing can be changed; empty when it can.
+    pub read_only: RefCell<String>,
+    /// What that is for a caller.
+    pub read_only_kind: Cell<ProblemKind>,
+    /// The commands that begin the reign, while there is no room for them: until then files are read under the reign
+    /// before, and nothing else.
+    pub begin: RefCell<Vec<Command>>,
+    /// Which of two journal folders has failed, and why; empty when none has.
+    pub journal_trouble: RefCell<String>,
+    /// Folders that hold the whole journal.
+    pub live_dirs: RefCell<Vec<PathBuf>>,
+    /// Those who wait for the journal to begin a new file; they get the sequence of the last one that is closed.
+    rotations: RefCell<VecDeque<oneshot::Sender<Result<u64>>>>,
+    /// Set once the cluster has turned out to have gone on without this nameserver.
+    outranked: RefCell<Option<Problem>>,
+    stand_down: watch::Sender<bool>,
     stopping: Shared<LocalBoxFuture<'static, ()>>,
     registrations: Cell<u64>,
 }
@@ -108,6 +125,7 @@ impl Core {
         address: String,
         clock: WallClock,
         state: State,
+        stand_down: watch::Sender<bool>,
         stopping: Shared<LocalBoxFuture<'static, ()>>,
     ) -> Rc<Self> {
         let limits = Limits {
@@ -121,7 +139,6 @@ impl Core {
         let uploads = Uploads::new(&state, u64::from(config.lease_ms), config.leases_max);
         Rc::new(Self {
             cluster,
-            epoch: state.epoch(),
             keys,
             address,
             started: Instant::now(),
@@ -141,9 +158,18 @@ impl Core {
             repair_wake: Notify::new(),
             delete_wake: Notify::new(),
             safe_mode: Cell::new(true),
+            trash_wanted: Cell::new(false),
             queue: RefCell::default(),
             in_flight: Cell::new(0),
             queue_wake: Notify::new(),
+            read_only: RefCell::default(),
+            read_only_kind: Cell::new(ProblemKind::Failed),
+            begin: RefCell::default(),
+            journal_trouble: RefCell::default(),
+            live_dirs: RefCell::new(config.dirs()),
+            rotations: RefCell::default(),
+            outranked: RefCell::default(),
+            stand_down,
             stopping,
             registrations: Cell::new(0),
             state: RefCell::new(state),
@@ -168,7 +194,85 @@ impl Core {
         self.registrations.get()
     }
 
-    /// Resolves when the nameserver stops.
+    /// Its reign.
+    pub fn epoch(&self) -> Epoch {
+        self.state.borrow().epoch()
+    }
+
+    /// Whether anything can be changed.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn writable(&self) -> Result<()> {
+        if let Some(problem) = self.outranked() {
+            return Err(problem);
+        }
+        match &*self.read_only.borrow() {
+            why if why.is_empty() => Ok(()),
+            why => Err(Problem::new(self.read_only_kind.get(), why.clone())),
+        }
+    }
+
+    /// Nothing can be changed for now, or for good.
+    pub fn set_read_only(&self, problem: &Problem) {
+        if *self.read_only.borrow() != problem.message {
+            tracing::error!(%problem, "read-only");
+            self.read_only.replace(problem.message.clone());
+            self.read_only_kind.set(problem.kind);
+        }
+    }
+
+    /// The reign that had no room to begin has begun: its commands are durable.
+    pub fn reign(&self) -> Result<()> {
+        let begin = self.begin.take();
+        let mut state = self.state.borrow_mut();
+        for command in &begin {
+            state.apply(command)?;
+        }
+        // No id was given out before.
+        let mut uploads = Uploads::new(&state, u64::from(self.config.lease_ms), self.config.leases_max);
+        let now_ms = self.now_ms();
+        state
+            .leases()
+            .keys()
+            .for_each(|lease| uploads.renew(*lease, now_ms));
+        self.uploads.replace(uploads);
+        tracing::info!(epoch = state.epoch().number, "there is room: the reign begins");
+        Ok(())
+    }
+
+    /// Serves nothing from now on: a newer nameserver has been here.
+    pub fn stand_down(&self, problem: Problem) {
+        tracing::error!(%problem, "standing down");
+        self.set_read_only(&problem);
+        self.outranked.borrow_mut().get_or_insert(problem);
+        self.stand_down.send_replace(true);
+    }
+
+    /// Why it serves nothing any more.
+    pub fn outranked(&self) -> Option<Problem> {
+        self.outranked.borrow().clone()
+    }
+
+    /// Has the journal begin a new file; the sequence of the one before it, which is not written any more.
+    ///
+    /// # Errors
+    /// `NoSpace` or `Failed` when it can't; `Retry` when the nameserver stops.
+    pub async fn close_file(&self) -> Result<u64> {
+        let (answer, closed) = oneshot::channel();
+        self.rotations.borrow_mut().push_back(answer);
+        self.queue_wake.notify_one();
+        closed
+            .await
+            .unwrap_or_else(|_| Err(Problem::retry("the nameserver is stopping")))
+    }
+
+    /// Who waits for a new file of the journal.
+    pub fn take_rotations(&self) -> VecDeque<oneshot::Sender<Result<u64>>> {
+        self.rotations.take()
+    }
+
+    /// Resolves when the nameserver stops, or stands down.
     pub fn stopping(&self) -> Shared<LocalBoxFuture<'static, ()>> {
         self.stopping.clone()
     }
@@ -177,7 +281,7 @@ impl Core {
     pub fn info(&self) -> ClusterInfo {
         ClusterInfo {
             cluster: self.cluster,
-            epoch: self.epoch,
+            epoch: self.epoch(),
             replication: self.config.replication,
             min_replicas: self.config.min_replicas,
             block_bytes: BLOCK_BYTES_MAX as u32,
@@ -194,6 +298,9 @@ impl Core {
     /// What the state says to it; `Busy` when too many wait; `Failed` or `NoSpace` when the journal can't be
     /// written.
     pub async fn propose(&self, command: Command) -> Result<Outcome> {
+        if self.outranked().is_some() || !self.begin.borrow().is_empty() {
+            self.writable()?;
+        }
         {
             let state = self.state.borrow();
             if let Some(outcome) = state.repeated(&command) {
@@ -277,6 +384,15 @@ impl Core {
         let count = fits.count();
         self.in_flight.set(count);
         queue.drain(..count).collect()
+    }
+
+    /// Answers commands that could not be made durable.
+    pub fn refuse(&self, group: Vec<Queued>, problem: &Problem) {
+        self.in_flight.set(0);
+        for queued in group {
+            // Whoever asked may be gone.
+            let _ = queued.answer.send(Err(problem.clone()));
+        }
     }
 
     /// Applies durable commands and answers them.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use blockyard_wire::types::{Duty, Liveness, VolumeReport, VolumeState};
+use blockyard_wire::types::{Duty, HostReport, Liveness, VolumeReport, VolumeState};
 use blockyard_wire::{Problem, ProblemKind, Result};
 
 use crate::standing::{Spot, Standing, Standings};
@@ -32,6 +32,8 @@ pub struct Server {
     pub heard_ms: u64,
     /// The registration of its connection, while that lasts.
     pub registration: Option<u64>,
+    /// What its machine was doing when it was last heard.
+    pub machine: HostReport,
 }
 
 /// A server that has come.
@@ -85,6 +87,7 @@ impl Health {
                 volumes: BTreeSet::new(),
                 heard_ms: now_ms,
                 registration: None,
+                machine: HostReport::default(),
             });
             server.volumes.insert(index);
         }
@@ -197,6 +200,7 @@ impl Health {
             volumes,
             heard_ms: now_ms,
             registration: Some(registration),
+            machine: HostReport::default(),
         };
         self.servers.insert(arrival.address, server);
         self.servers
@@ -224,6 +228,17 @@ impl Health {
             }
         }
         true
+    }
+
+    /// What the machine of a server is doing has come with a heartbeat.
+    pub fn machine(&mut self, registration: u64, report: HostReport) {
+        let server = self
+            .servers
+            .values_mut()
+            .find(|s| s.registration == Some(registration));
+        if let Some(server) = server {
+            server.machine = report;
+        }
     }
 
     /// A connection has been lost: its server is suspect at once.
@@ -254,6 +269,7 @@ impl Health {
                 Duty::Removed => Standing::Lost,
                 _ if dead || state == Some(VolumeState::Failed) => Standing::Lost,
                 Duty::Draining => Standing::Leaving,
+                _ if liveness == Liveness::Dead => Standing::Away,
                 Duty::Serving | Duty::Maintenance { .. } => Standing::Counts,
             };
             spots.push(Spot {
@@ -412,7 +428,7 @@ mod tests {
         tick(&mut health, &state, 400);
         assert_eq!(
             standing(&health),
-            [Standing::Counts, Standing::Lost, Standing::Lost],
+            [Standing::Away, Standing::Lost, Standing::Lost],
             "all are dead, one of them is excused"
         );
         tick(&mut health, &state, 1000);

@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 
-use blockyard_wire::types::{Duty, Replica, ServerInfo, VolumeId, VolumeReport};
+use blockyard_wire::types::{Duty, HostReport, Replica, ServerInfo, VolumeId, VolumeReport};
 use blockyard_wire::{Problem, ProblemKind, Result};
 
+use crate::adopt::outranked;
 use crate::core::Core;
 use crate::dataserver::{Control, Remote};
 use crate::health::Arrival;
@@ -36,6 +37,14 @@ impl Core {
     pub async fn join(self: &Rc<Self>, mut info: ServerInfo, remote: Rc<dyn Remote>) -> Result<Registered> {
         let core = self;
         check(&info)?;
+        if let Some(problem) = info
+            .volumes
+            .iter()
+            .find_map(|volume| outranked(core.epoch(), volume))
+        {
+            core.stand_down(problem.clone());
+            return Err(problem);
+        }
         self.leave_removed_out(&mut info)?;
         let rows: Vec<_> = info
             .volumes
@@ -91,7 +100,7 @@ impl Core {
             .borrow()
             .may_join(&info.address, &indices, core.now_ms())?;
         let number = core.next_registration();
-        let control = Control::new(number, indices.iter().copied().collect(), remote, core.epoch);
+        let control = Control::new(number, indices.iter().copied().collect(), remote, core.epoch());
         let control = Rc::new(control);
         core.controls
             .borrow_mut()
@@ -192,7 +201,7 @@ impl Registered {
     ///
     /// # Errors
     /// `Retry` when the server has joined anew on another connection.
-    pub fn beat(&self, volumes: Vec<VolumeReport>) -> Result<u64> {
+    pub fn beat(&self, volumes: Vec<VolumeReport>, host: HostReport) -> Result<u64> {
         let core = &self.core;
         let indexed: Vec<_> = {
             let state = core.state.borrow();
@@ -215,6 +224,7 @@ impl Registered {
         for (volume, replicas) in damaged {
             reports::judge(core.clone(), volume, replicas);
         }
+        core.health.borrow_mut().machine(self.number, host);
         Ok(core.now_unix_ms())
     }
 

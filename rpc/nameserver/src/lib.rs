@@ -5,8 +5,10 @@
 //! machine as commands that are durable first; what is only known in memory (who is alive, who reads) can be
 //! lost at any time.
 
+mod adopt;
 mod allocate;
 mod answers;
+pub mod backup;
 mod calls;
 pub mod config;
 mod core;
@@ -17,13 +19,17 @@ mod join;
 mod journal;
 mod log;
 mod maintenance;
+mod mirror;
 mod operate;
 mod orphans;
 mod path;
 mod placement;
 mod readers;
+pub mod rebuild;
+mod reconcile;
 mod redundancy;
 mod repair;
+mod replay;
 mod reports;
 mod server;
 mod service;

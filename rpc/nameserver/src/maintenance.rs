@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use blockyard_wire::Result;
-use blockyard_wire::types::BlockId;
+use blockyard_wire::types::{BlockId, RequestId};
 
 use crate::core::Core;
 use crate::dataserver::Control;
@@ -18,6 +18,9 @@ use crate::state::blocks::VolumeIndex;
 const BATCH: usize = 1000;
 /// Blocks of one deletion.
 const DELETES_MAX: usize = 4096;
+/// The part of all space below which free space is short: then the trash is emptied sooner, so much of it at a time.
+const SHORT_SHARE: f64 = 0.05;
+const SHORT_STEP: usize = 16;
 /// Pause after a deletion that failed.
 const PAUSE_MS: u64 = 2_000;
 
@@ -40,7 +43,10 @@ pub async fn tick(core: Rc<Core>) {
             );
         }
         core.follow(change).await;
-        for problem in [expire(&core).await, reap(&core).await]
+        if !core.read_only.borrow().is_empty() {
+            continue;
+        }
+        for problem in [expire(&core).await, empty_trash(&core).await, reap(&core).await]
             .into_iter()
             .filter_map(Result::err)
         {
@@ -53,6 +59,9 @@ pub async fn tick(core: Rc<Core>) {
 }
 
 fn leave_safe_mode(core: &Core) {
+    if !core.read_only.borrow().is_empty() {
+        return;
+    }
     let waited = core.now_ms() >= core.config.safe_mode_ms;
     if core.safe_mode.get() && (waited || core.health.borrow().is_complete()) {
         core.safe_mode.set(false);
@@ -77,6 +86,54 @@ async fn expire(core: &Core) -> Result<()> {
             .for_each(|lease| core.uploads.borrow_mut().end(*lease));
     }
     Ok(())
+}
+
+/// Empties the trash of what has been there for long enough, or of the oldest when space is short.
+async fn empty_trash(core: &Core) -> Result<()> {
+    let now = core.now_unix_ms();
+    let entries: Vec<u64> = {
+        let state = core.state.borrow();
+        let trash = state.trash().entries();
+        if trash.is_empty() {
+            return Ok(());
+        }
+        let mut old: Vec<_> = trash
+            .iter()
+            .map(|(entry, told)| (told.at_unix_ms, *entry))
+            .collect();
+        old.sort_unstable();
+        let short = core.trash_wanted.take() || space_is_short(core);
+        let due = |(at, (since, _)): &(usize, &(u64, u64))| {
+            now >= since.saturating_add(core.config.trash_ms) || short && *at < SHORT_STEP
+        };
+        let due = old.iter().enumerate().filter(due).map(|(_, (_, entry))| *entry);
+        due.take(BATCH).collect()
+    };
+    if entries.is_empty() {
+        return Ok(());
+    }
+    tracing::info!(count = entries.len(), "emptying the trash of the oldest");
+    core.propose(Command::Empty {
+        entries,
+        at_unix_ms: now,
+        request: RequestId::default(),
+    })
+    .await
+    .map(|_| ())
+}
+
+/// Whether the volumes that take blocks have little room left, all together.
+fn space_is_short(core: &Core) -> bool {
+    let (state, health) = (core.state.borrow(), core.health.borrow());
+    let reports =
+        (0..state.blocks().volumes().len() as VolumeIndex).filter_map(|volume| health.report(volume));
+    let (mut free, mut all) = (0u64, 0u64);
+    for report in reports {
+        free += report.free_bytes;
+        all += report.free_bytes + report.used_bytes;
+    }
+    // Deletions under way will make room by themselves.
+    all > 0 && (free as f64) < SHORT_SHARE * all as f64 && state.blocks().pending() == 0
 }
 
 async fn reap(core: &Core) -> Result<()> {
@@ -107,7 +164,8 @@ pub async fn delete(core: Rc<Core>) {
     let pauses = Rc::new(RefCell::new(BTreeMap::<VolumeIndex, u64>::new()));
     loop {
         core.delete_wake.notified().await;
-        if core.safe_mode.get() {
+        // What can't be journaled as done would be done again and again.
+        if core.safe_mode.get() || !core.read_only.borrow().is_empty() {
             continue;
         }
         let now_ms = core.now_ms();

@@ -48,6 +48,36 @@ impl Orphans {
         old
     }
 
+    /// The volume was compared, and only these buckets of it differ from the map: the others have no orphans any more.
+    pub fn only_in(&mut self, volume: VolumeIndex, buckets: &[usize]) {
+        self.seen
+            .retain(|(on, bucket, _), _| *on != volume || buckets.contains(&usize::from(*bucket)));
+    }
+
+    /// These are gone from a volume.
+    pub fn deleted(&mut self, volume: VolumeIndex, bucket: u8, blocks: &[BlockId]) {
+        for block in blocks {
+            self.seen.remove(&(volume, bucket, block.0));
+        }
+    }
+
+    /// Those on a volume by id above `after`, with how long each has been seen, milliseconds; in no order.
+    pub fn on(&self, volume: VolumeIndex, after: BlockId, now_ms: u64) -> Vec<(BlockId, u64)> {
+        self.seen
+            .range((volume, 0, 0)..=(volume, u8::MAX, u64::MAX))
+            .filter(|((_, _, block), _)| *block > after.0)
+            .map(|((_, _, block), since)| (BlockId(*block), now_ms.saturating_sub(*since)))
+            .collect()
+    }
+
+    /// How many are such as `of`.
+    pub fn count(&self, of: impl Fn(BlockId) -> bool) -> u64 {
+        self.seen
+            .keys()
+            .filter(|(_, _, block)| of(BlockId(*block)))
+            .count() as u64
+    }
+
     /// Whether any is being watched on a volume.
     pub fn any_on(&self, volume: VolumeIndex) -> bool {
         self.seen
@@ -80,6 +110,16 @@ mod tests {
             "what had gone starts anew"
         );
         assert_eq!(orphans.seen(1, 0, &[], 100, 201), []);
+        orphans.seen(1, 7, &[BlockId(7), BlockId(263)], 100, 300);
+        orphans.seen(1, 8, &[BlockId(8)], 100, 300);
+        orphans.deleted(1, 7, &[BlockId(7)]);
+        let on = |orphans: &Orphans| orphans.on(1, BlockId(0), 310);
+        assert_eq!(on(&orphans), [(BlockId(263), 10), (BlockId(8), 10)]);
+        assert_eq!(orphans.on(1, BlockId(8), 310), [(BlockId(263), 10)]);
+        assert_eq!(orphans.count(|block| block.0 < 300), 3);
+        orphans.only_in(1, &[8]);
+        assert_eq!(on(&orphans), [(BlockId(8), 10)]);
+        orphans.only_in(1, &[]);
         assert!(!orphans.any_on(1) && orphans.any_on(2));
     }
 }

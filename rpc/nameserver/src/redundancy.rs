@@ -128,12 +128,13 @@ impl Redundancy {
 
 fn assess(block: &Block, standings: &Standings) -> Option<Need> {
     let mut counted = [VolumeIndex::default(); crate::state::blocks::REPLICAS_MAX];
-    let (mut counts, mut leaving, mut corrupt) = (0, 0, false);
+    let (mut counts, mut leaving, mut away, mut corrupt) = (0, 0, 0, false);
     for (volume, state) in block.replicas() {
         match (state, standings.of(volume)) {
-            (ReplicaState::Good, Standing::Counts) => {
+            (ReplicaState::Good, standing @ (Standing::Counts | Standing::Away)) => {
                 counted[counts] = volume;
                 counts += 1;
+                away += usize::from(standing == Standing::Away);
             }
             (ReplicaState::Good, Standing::Leaving) => leaving += 1,
             (ReplicaState::Corrupt, _) => corrupt = true,
@@ -141,8 +142,9 @@ fn assess(block: &Block, standings: &Standings) -> Option<Need> {
         }
     }
     let wanted = usize::from(block.wanted);
-    if counts + leaving < wanted {
-        Some(Need::Copies((counts + leaving) as u8))
+    let readable = counts + leaving - away;
+    if counts + leaving < wanted || readable == 0 {
+        Some(Need::Copies(readable as u8))
     } else if counts < wanted {
         Some(Need::Leaving)
     } else if corrupt {

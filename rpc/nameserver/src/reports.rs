@@ -91,7 +91,10 @@ impl Core {
 }
 
 /// Pulls the buckets of a volume that differ, and acts on each difference.
-async fn compare(core: &Rc<Core>, control: &Rc<Control>, volume: VolumeIndex) -> Result<()> {
+///
+/// # Errors
+/// What the volume, or the journal, answers; what is left shows at the next comparison.
+pub async fn compare(core: &Rc<Core>, control: &Rc<Control>, volume: VolumeIndex) -> Result<()> {
     let id = core.volume_id(volume);
     let theirs = control.digest(id).await?;
     let differing: Vec<usize> = {
@@ -101,6 +104,7 @@ async fn compare(core: &Rc<Core>, control: &Rc<Control>, volume: VolumeIndex) ->
         };
         volume.digest.differing(&theirs).collect()
     };
+    core.orphans.borrow_mut().only_in(volume, &differing);
     for bucket in differing {
         let bucket = bucket as u8;
         // Only what was on the map before the volume was asked can be missing there: the rest may be newer.
@@ -232,7 +236,11 @@ async fn act(
     let unwanted: Vec<BlockId> = {
         let (state, uploads) = (core.state.borrow(), core.uploads.borrow());
         old.into_iter()
-            .filter(|id| state.blocks().get(*id).is_none() && !uploads.may_want(*id, &state))
+            .filter(|id| {
+                state.blocks().get(*id).is_none()
+                    && !uploads.may_want(*id, &state)
+                    && !state.is_quarantined(*id)
+            })
             .collect()
     };
     let is_suspect = |id: &BlockId| {
@@ -244,10 +252,12 @@ async fn act(
     let id = core.volume_id(volume);
     for block in suspects {
         control.settle(id, block, false).await?;
+        core.orphans.borrow_mut().deleted(volume, bucket, &[block]);
     }
     for blocks in unwanted.chunks(BATCH) {
         tracing::info!(volume = %id, count = blocks.len(), "deleting blocks that no file or upload has");
         control.delete(id, blocks).await?;
+        core.orphans.borrow_mut().deleted(volume, bucket, blocks);
     }
     Ok(())
 }

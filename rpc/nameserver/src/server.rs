@@ -1,12 +1,11 @@
 //! Starting and stopping: the nameserver's thread, its tasks, and the handle that others hold.
 
-use std::fs;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use blockyard_wire::ProblemKind;
 use blockyard_wire::address::closed_by_default;
@@ -17,12 +16,14 @@ use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::adopt::{self, Outpost};
 use crate::config::Config;
 use crate::core::Core;
 use crate::error::Error;
-use crate::log::{Journal, Log, Uring};
-use crate::state::{Command, State};
-use crate::store::{Opened, Store};
+use crate::log::{Journal, Refused, Uring};
+use crate::mirror::SECRET;
+use crate::state::Command;
+use crate::store::{self, Opened, Store};
 use crate::view::View;
 use crate::{maintenance, repair, service, writer};
 
@@ -40,6 +41,7 @@ pub struct Handle {
 }
 
 /// What the thread tells once it listens.
+#[derive(Clone)]
 struct Ready {
     address: SocketAddr,
     cluster: ClusterId,
@@ -149,69 +151,140 @@ impl Drop for Handle {
 async fn run(
     config: Config,
     page: impl FnOnce(View) -> Page,
-    mut stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<bool>,
     ready: impl FnOnce(Ready),
 ) -> Result<(), Error> {
     let Opened {
         store,
         mut state,
         tail,
-    } = Store::open(&config.dir)?;
-    let listener = listen(config.listen).await?;
+        restored,
+    } = Store::open(&config.dirs())?;
+    let listener = Rc::new(listen(config.listen).await?);
     let address = listener
         .local_addr()
         .map_err(Error::io("cannot tell the listener's address"))?;
     let secret = secret(&config, address)?;
-    let keys = Keys::derive(&secret, store.cluster);
+    let cluster = store.cluster;
+    let keys = Keys::derive(&secret, cluster);
+    let told = Ready {
+        address,
+        cluster,
+        secret: secret.clone(),
+    };
+    let door = Door {
+        listener: listener.clone(),
+        secret: secret.clone(),
+        cluster,
+        connections_max: config.connections_max,
+        stopped: stopped.clone(),
+    };
 
+    let adopt = config.adopt || restored.as_ref().is_some_and(|restored| restored.adopt);
+    let mut ready = Some(ready);
+    let mut lowest = state.epoch().number.max(tail.term);
+    if adopt {
+        tracing::warn!(%address, "taking the cluster over: waiting for the volumes' epochs");
+        if let Some(ready) = ready.take() {
+            ready(told.clone());
+        }
+        let outpost = Outpost::adopting(&state);
+        let patience = Duration::from_millis(config.safe_mode_ms);
+        tokio::select! {
+            () = door.refuse(outpost.clone()) => return Ok(()),
+            highest = outpost.highest(patience) => lowest = lowest.max(highest),
+        }
+    } else if restored.is_some() {
+        let outpost = Outpost::restored(&state);
+        if let Some(ready) = ready.take() {
+            ready(told.clone());
+        }
+        door.refuse(outpost).await;
+        return Ok(());
+    }
+
+    // The reign is durable before anybody is served: two reigns never hand out the same block ids.
+    let number = lowest + 1;
+    let reign = Command::Reign {
+        epoch: Epoch {
+            number,
+            incarnation: Incarnation::random(),
+        },
+        at_unix_ms: now_unix_ms(),
+    };
+    let adopted = adopt.then(|| adopt::command(&state, number, now_unix_ms()));
+    let begin: Vec<_> = std::iter::once(reign).chain(adopted).collect();
     let mut journal = Journal::new(
         Uring,
-        &store.dir,
-        store.cluster,
+        &store.dirs,
+        cluster,
         config.journal_file_bytes,
         tail.sequence,
         tail.place,
     );
     journal.forget_bytes(tail.bytes);
-    reign(
-        &mut state,
-        &mut journal,
-        tail.term,
-        Incarnation::random(),
-        now_unix_ms(),
-    )
-    .await?;
-    let number = state.epoch().number;
+    let encoded: Vec<_> = begin.iter().map(crate::journal::encode_command).collect();
+    let waits = match journal.append(number, &encoded).await {
+        Ok(()) => None,
+        // Files can be read meanwhile, where there are any and nothing is to be taken over.
+        Err(refused @ Refused::NoSpace(_)) if !adopt && state.epoch().number > 0 => {
+            Some(writer::problem(&refused))
+        }
+        Err(Refused::NoSpace(why) | Refused::Latched(why)) => {
+            return Err(Error::Io {
+                doing: "cannot begin to reign".to_owned(),
+                source: std::io::Error::other(why),
+            });
+        }
+    };
+    if waits.is_none() {
+        for command in &begin {
+            state.apply(command)?;
+        }
+    }
+    if adopt {
+        store::forget_restored(&store.dirs)?;
+        tracing::warn!(epoch = number, quarantine = ?state.quarantine(), "the cluster is taken over");
+    }
 
+    let (stand_down, mut standing) = watch::channel(false);
+    let mut stop = stopped.clone();
     let stopping = async move {
-        // A handle that is gone stops as well.
-        let _ = stopped.wait_for(|stop| *stop).await;
+        tokio::select! {
+            // A handle that is gone stops as well.
+            _ = stop.wait_for(|stop| *stop) => {}
+            _ = standing.wait_for(|down| *down) => {}
+        }
     };
     let stopping = stopping.boxed_local().shared();
-    let dir = store.dir.clone();
+    let kept = config.snapshots_kept;
     let core = Core::new(
         config,
-        store.cluster,
+        cluster,
         keys,
         address.to_string(),
         Box::new(now_unix_ms),
         state,
+        stand_down,
         stopping.clone(),
     );
+    if let Some(problem) = &waits {
+        core.set_read_only(problem);
+        core.begin.replace(begin);
+    }
     let tasks = [
         tokio::task::spawn_local(service::serve(core.clone(), listener, secret.clone())),
         tokio::task::spawn_local(maintenance::tick(core.clone())),
         tokio::task::spawn_local(maintenance::delete(core.clone())),
         tokio::task::spawn_local(repair::run(core.clone())),
-        tokio::task::spawn_local(page(View::new(core.clone()))),
     ];
-    let writing = tokio::task::spawn_local(writer::run(core.clone(), journal, dir.clone(), tail.files));
-    tracing::info!(%address, cluster = %store.cluster, epoch = number, "the nameserver is listening");
-    ready(Ready {
-        address,
-        cluster: store.cluster,
-        secret,
-    });
+    let page = tokio::task::spawn_local(page(View::new(core.clone())));
+    let writing = tokio::task::spawn_local(writer::run(core.clone(), journal, tail.files));
+    let epoch = core.epoch().number;
+    tracing::info!(%address, %cluster, epoch, "the nameserver is listening");
+    if let Some(ready) = ready {
+        ready(told);
+    }
 
     stopping.await;
     for task in tasks {
@@ -220,39 +293,40 @@ async fn run(
     let journal = writing.await.map_err(|panic| Error::Crashed {
         what: panic.to_string(),
     })?;
+    let live = journal.live();
     drop(journal);
-    let core: Rc<Core> = core;
-    Store::snapshot(&dir, store.cluster, &core.state.borrow())?;
+    if let Some(problem) = core.outranked() {
+        // Or some starts later its epoch would pass for a newer one.
+        store::mark_outranked(&live, now_unix_ms())?;
+        // The page stays, and shows why.
+        let outpost = Outpost::refusing(&core.state.borrow(), problem);
+        door.refuse(outpost).await;
+    }
+    page.abort();
+    Store::snapshot(&live, cluster, &core.state.borrow(), kept)?;
     tracing::info!("the nameserver has stopped");
     Ok(())
 }
 
-/// Begins a reign, one above all that were: it is durable before anybody is served, so that two reigns never hand out
-/// the same block ids.
-///
-/// # Errors
-/// `Io` when the journal can't be written; `Invalid` when there have been too many.
-pub(crate) async fn reign<L: Log>(
-    state: &mut State,
-    journal: &mut Journal<L>,
-    term: u64,
-    incarnation: Incarnation,
-    at_unix_ms: u64,
-) -> Result<(), Error> {
-    let number = state.epoch().number.max(term) + 1;
-    let reign = Command::Reign {
-        epoch: Epoch { number, incarnation },
-        at_unix_ms,
-    };
-    let begun = journal
-        .append(number, &[crate::journal::encode_command(&reign)])
-        .await;
-    begun.map_err(|refused| Error::Io {
-        doing: "cannot begin to reign".to_owned(),
-        source: std::io::Error::other(format!("{refused:?}")),
-    })?;
-    state.apply(&reign)?;
-    Ok(())
+/// Where nobody gets in.
+struct Door {
+    listener: Rc<TcpListener>,
+    secret: ClusterSecret,
+    cluster: ClusterId,
+    connections_max: usize,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Door {
+    /// Refuses everybody, as `outpost` says, until the nameserver is stopped.
+    async fn refuse(&self, outpost: Rc<Outpost>) {
+        let mut stopped = self.stopped.clone();
+        tokio::select! {
+            () = outpost.stand(&self.listener, &self.secret, self.cluster, self.connections_max) => {}
+            // A handle that is gone stops as well.
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
@@ -270,17 +344,22 @@ fn secret(config: &Config, address: SocketAddr) -> Result<ClusterSecret, Error> 
     if let Some(secret) = &config.secret {
         return Ok(secret.clone());
     }
-    let path = config.dir.join("cluster.secret");
-    let secret = match ClusterSecret::load(&path) {
-        Ok(secret) => secret,
-        Err(problem) if problem.kind == ProblemKind::NotFound => {
-            let made = ClusterSecret::generate();
-            made.save_new(&path)?;
-            synced(&config.dir)?;
-            made
+    let mut found = None;
+    for dir in config.dirs() {
+        match ClusterSecret::load(&dir.join(SECRET)) {
+            Ok(secret) => found = found.or(Some(secret)),
+            Err(problem) if problem.kind == ProblemKind::NotFound => {}
+            Err(problem) => return Err(problem.into()),
         }
-        Err(problem) => return Err(problem.into()),
-    };
+    }
+    let secret = found.unwrap_or_else(ClusterSecret::generate);
+    for dir in config.dirs() {
+        let path = dir.join(SECRET);
+        if !path.exists() {
+            secret.save_new(&path)?;
+            store::synced(&dir)?;
+        }
+    }
     if config.secret_for_user
         && let Some(path) = ClusterSecret::user_path(&address.to_string())
     {
@@ -290,10 +369,4 @@ fn secret(config: &Config, address: SocketAddr) -> Result<ClusterSecret, Error> 
         }
     }
     Ok(secret)
-}
-
-fn synced(dir: &Path) -> Result<(), Error> {
-    fs::File::open(dir)
-        .and_then(|folder| folder.sync_all())
-        .map_err(Error::io(format!("cannot flush {}", dir.display())))
 }

@@ -5,7 +5,7 @@
 //! `LocalSet` that [`Nameserver::start`] is called in: dropping that is the crash of the process.
 
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use blockyard_wire::Result;
@@ -17,6 +17,7 @@ use blockyard_wire::types::{
 };
 use blockyard_wire::{Problem, ProblemKind};
 use futures_util::FutureExt as _;
+use tokio::sync::watch;
 
 pub use crate::calls::{NewUpload, Sent};
 pub use crate::core::WallClock;
@@ -27,11 +28,12 @@ pub use crate::log::Log;
 use crate::config::Config;
 use crate::core::Core;
 use crate::error::Error;
-use crate::journal::{self, Tail};
+use crate::journal;
 use crate::log::Journal;
-use crate::state::State;
+use crate::replay::{LogFile, Read, Tail, replay_with};
 use crate::state::rows::{Reader, Section};
-use crate::{maintenance, repair, server, writer};
+use crate::state::{Command, State};
+use crate::{maintenance, repair, writer};
 
 /// A snapshot's chunks: section, rows, their bytes.
 pub type Snapshot = Vec<(u32, u32, Vec<u8>)>;
@@ -50,7 +52,7 @@ pub fn recover(
     cluster: ClusterId,
     snapshot: Option<&Snapshot>,
     files: &[(u64, PathBuf)],
-    read: journal::Read<'_>,
+    read: Read<'_>,
 ) -> std::result::Result<Recovered, Error> {
     let mut state = State::default();
     if let Some(chunks) = snapshot {
@@ -63,7 +65,15 @@ pub fn recover(
         state = reader.finish()?;
     }
     let after = state.applied();
-    let tail = journal::replay_with(read, Path::new(""), cluster, files, after, &mut |_, command| {
+    let files: Vec<LogFile> = files
+        .iter()
+        .map(|(sequence, path)| LogFile {
+            sequence: *sequence,
+            paths: vec![path.clone()],
+        })
+        .collect();
+    let dirs = [PathBuf::from("/")];
+    let tail = replay_with(read, &dirs, cluster, &files, after, &mut |_, command| {
         // A refused command was refused the first time, too.
         let _ = state.apply(&command);
         Ok(())
@@ -74,7 +84,7 @@ pub fn recover(
 
 /// The index of the first command of a journal file, and its name; `None` for what is no such file.
 pub fn first_index(page: &[u8]) -> Option<u64> {
-    journal::Header::decode(page).map(|(_, header)| header.first.index)
+    journal::Header::decode(page).map(|header| header.first.index)
 }
 
 impl Recovered {
@@ -153,21 +163,31 @@ impl Nameserver {
         let Recovered { mut state, tail } = recovered;
         let mut journal = Journal::new(
             start.log,
-            &start.config.dir,
+            &start.config.dirs(),
             start.cluster,
             start.config.journal_file_bytes,
             tail.sequence,
             tail.place,
         );
-        server::reign(
-            &mut state,
-            &mut journal,
-            tail.term,
-            start.incarnation,
-            (start.clock)(),
-        )
-        .await?;
-        let dir = start.config.dir.clone();
+        let number = state.epoch().number.max(tail.term) + 1;
+        let reign = Command::Reign {
+            epoch: Epoch {
+                number,
+                incarnation: start.incarnation,
+            },
+            at_unix_ms: (start.clock)(),
+        };
+        let begun = journal.append(number, &[journal::encode_command(&reign)]).await;
+        begun.map_err(|refused| Error::Io {
+            doing: "cannot begin to reign".to_owned(),
+            source: std::io::Error::other(format!("{refused:?}")),
+        })?;
+        state.apply(&reign)?;
+        let (stand_down, mut down) = watch::channel(false);
+        let stopping = async move {
+            // Whoever keeps the sender keeps it running.
+            let _ = down.wait_for(|down| *down).await;
+        };
         let core = Core::new(
             start.config,
             start.cluster,
@@ -175,12 +195,13 @@ impl Nameserver {
             start.address,
             start.clock,
             state,
-            std::future::pending().boxed_local().shared(),
+            stand_down,
+            stopping.boxed_local().shared(),
         );
         tokio::task::spawn_local(maintenance::tick(core.clone()));
         tokio::task::spawn_local(maintenance::delete(core.clone()));
         tokio::task::spawn_local(repair::run(core.clone()));
-        tokio::task::spawn_local(writer::run(core.clone(), journal, dir, 0));
+        tokio::task::spawn_local(writer::run(core.clone(), journal, 0));
         Ok(Self { core })
     }
 
@@ -196,7 +217,7 @@ impl Nameserver {
 
     /// Its reign.
     pub fn epoch(&self) -> Epoch {
-        self.core.epoch
+        self.core.epoch()
     }
 
     /// Takes a dataserver in; dropping what this gives ends its connection.

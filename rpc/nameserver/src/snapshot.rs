@@ -1,4 +1,4 @@
-//! Snapshots: the whole state in one file, written beside, flushed and renamed in; two are kept.
+//! Snapshots: the whole state in one file, written beside, flushed and renamed in.
 //!
 //! FORMAT.md draws the bytes.
 
@@ -21,29 +21,32 @@ const CHUNK_HEADER_BYTES: usize = 24;
 const END: u32 = u32::MAX;
 /// Bytes of the longest chunk: 256 KiB and the longest row, a version of 16 Mi blocks.
 const CHUNK_BYTES_MAX: u64 = 256 << 20;
-/// How many are kept: should the newest not be readable, the one before and a longer journal do.
-pub const KEPT: usize = 2;
+/// How many are kept at the least: should the newest not be readable, the one before and a longer journal do.
+pub const KEPT_MIN: usize = 2;
 
-/// The snapshots in the folder by the index of the last command that each holds, newest first.
+/// The snapshots in the folders by the index of the last command that each holds, newest first.
 ///
 /// # Errors
 /// `Io`.
-pub fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
-    let unreadable = || Error::io(format!("cannot read {}", dir.display()));
+pub fn list(dirs: &[PathBuf]) -> Result<Vec<(u64, PathBuf)>, Error> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(dir).map_err(unreadable())? {
-        let path = entry.map_err(unreadable())?.path();
-        let applied = path.file_name().and_then(|name| name.to_str()).and_then(|name| {
-            let digits = name.strip_prefix("snapshot-")?;
-            digits.parse().ok().filter(|applied| file_name(*applied) == name)
-        });
-        found.extend(applied.map(|applied| (applied, path)));
+    for dir in dirs {
+        let unreadable = || Error::io(format!("cannot read {}", dir.display()));
+        for entry in fs::read_dir(dir).map_err(unreadable())? {
+            let path = entry.map_err(unreadable())?.path();
+            let applied = path.file_name().and_then(|name| name.to_str()).and_then(|name| {
+                let digits = name.strip_prefix("snapshot-")?;
+                digits.parse().ok().filter(|applied| file_name(*applied) == name)
+            });
+            found.extend(applied.map(|applied| (applied, path)));
+        }
     }
     found.sort_by(|a, b| b.cmp(a));
     Ok(found)
 }
 
-fn file_name(applied: u64) -> String {
+/// The name of the snapshot that ends with this command.
+pub fn file_name(applied: u64) -> String {
     format!("snapshot-{applied:020}")
 }
 

@@ -9,6 +9,8 @@ use crate::state::blocks::VolumeIndex;
 pub enum Standing {
     /// It is one of those wanted.
     Counts,
+    /// It is one of those wanted, and can't be read just now: its volume is away for maintenance.
+    Away,
     /// It can be read, but its volume is draining: another one is wanted in its place.
     Leaving,
     /// Its volume is dead, has failed, or was removed.

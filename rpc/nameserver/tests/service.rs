@@ -10,7 +10,7 @@ use blockyard_wire::frame::Role;
 use blockyard_wire::secret::ClusterSecret;
 use blockyard_wire::types::{BlockId, Liveness, Replica, ReplicaProof, ReplicaState};
 use blockyard_wire::{ProblemKind, control};
-use support::{Client, Node, Server, config, run, serve, until, write};
+use support::{Client, Node, Server, config, copy_folder, run, serve, until, write};
 
 #[test]
 fn a_file_from_join_to_restart() {
@@ -511,27 +511,6 @@ fn a_copy_of_the_files_at_any_moment_holds_all_that_was_acknowledged() {
         .count();
     assert_eq!(kept, 2, "snapshots were made, and the older ones went");
     handle.stop().unwrap();
-}
-
-/// Copies files as they are; one that goes in the meantime has been replaced by a newer one.
-fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
-    // The journal first, its newest file before the older ones: what is removed meanwhile is the oldest, and is
-    // held by a snapshot that is still to be copied.
-    for folder in ["journal", "."] {
-        std::fs::create_dir_all(to.join(folder)).unwrap();
-        let entries = std::fs::read_dir(from.join(folder))
-            .unwrap()
-            .map(|entry| entry.unwrap());
-        let mut files: Vec<_> = entries
-            .filter(|entry| entry.file_type().is_ok_and(|t| t.is_file()))
-            .collect();
-        files.sort_by_key(|file| std::cmp::Reverse(file.file_name()));
-        for file in files {
-            if let Err(error) = std::fs::copy(file.path(), to.join(folder).join(file.file_name())) {
-                assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
-            }
-        }
-    }
 }
 
 #[test]

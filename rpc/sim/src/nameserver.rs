@@ -16,7 +16,8 @@ use blockyard_nameserver::simulated::{
 use blockyard_wire::digest::Digest;
 use blockyard_wire::ticket::Keys;
 use blockyard_wire::types::{
-    AddedBlock, BlockId, ClusterId, Epoch, Incarnation, Replica, ReplicaProof, ReplicaState, VolumeId,
+    AddedBlock, BlockId, ClusterId, Epoch, HostReport, Incarnation, Replica, ReplicaProof, ReplicaState,
+    VolumeId,
 };
 use blockyard_wire::{Problem, Result};
 use futures_util::FutureExt as _;
@@ -36,6 +37,8 @@ const SECTOR: usize = 512;
 /// A file of the nameserver's disk.
 #[derive(Clone, Default)]
 struct File {
+    /// Bytes that it was made with: zeros, until they are written.
+    made_bytes: usize,
     durable: Vec<u8>,
     /// Written and not flushed.
     pending: Vec<(usize, Vec<u8>)>,
@@ -128,8 +131,11 @@ impl NameDisk {
             .get(path)
             .and_then(|file| self.files.get(file))
             .ok_or(io::ErrorKind::NotFound)?;
-        let bytes = &file.durable[..file.durable.len().min(bytes_max)];
-        Ok(bytes.to_vec())
+        let mut bytes = file.durable[..file.durable.len().min(bytes_max)].to_vec();
+        if file.made_bytes > bytes.len() {
+            bytes.resize(file.made_bytes.min(bytes_max), 0);
+        }
+        Ok(bytes)
     }
 
     /// Lets go of the files that the snapshot holds.
@@ -178,7 +184,7 @@ impl Disk {
 impl Log for Disk {
     type File = u64;
 
-    async fn create(&self, path: &Path, _: u64) -> io::Result<u64> {
+    async fn create(&self, path: &Path, bytes: u64) -> io::Result<u64> {
         self.takes().await?;
         let mut disk = self.disk.borrow_mut();
         if disk.ailing == Ailing::Full {
@@ -186,7 +192,11 @@ impl Log for Disk {
         }
         let file = disk.next_file;
         disk.next_file += 1;
-        disk.files.insert(file, File::default());
+        let made = File {
+            made_bytes: bytes as usize,
+            ..File::default()
+        };
+        disk.files.insert(file, made);
         if let Some(old) = disk.names.insert(path.to_owned(), file) {
             disk.files.remove(&old);
         }
@@ -553,7 +563,7 @@ async fn answer(
             Ok(Answer::Cluster(Box::new(name.info())))
         }
         Request::Heartbeat(volumes) => with(process, connection, |registered| {
-            registered.beat(volumes).map(|_| ())
+            registered.beat(volumes, HostReport::default()).map(|_| ())
         }),
         Request::Damage { volume, replicas } => with(process, connection, |registered| {
             registered.report_bad(volume, replicas)

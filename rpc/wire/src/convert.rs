@@ -3,6 +3,8 @@
 //! `read_x` gives the plain `X` or a `Problem` of kind `Invalid`; `write_x` fills a builder. Readers are
 //! bounded by the connection's limits (`control::reader_options`), so nothing here needs its own.
 
+mod custody;
+mod host;
 mod lookup;
 mod publish;
 mod status;
@@ -20,11 +22,15 @@ use crate::types::{
     VolumeState,
 };
 
+pub use custody::{
+    read_backup_file, read_custody_state, read_orphan, write_backup_file, write_custody_state, write_orphan,
+};
+pub use host::{read_host_report, write_host_report};
 pub use lookup::{read_found, read_sought, write_found, write_sought};
 pub use publish::{read_new_file, read_published, write_new_file, write_published};
 pub use status::{
-    read_cluster_status, read_duty, read_server_status, read_tuning, read_volume_status,
-    write_cluster_status, write_duty, write_server_status, write_tuning, write_volume_status,
+    read_cluster_status, read_duty, read_server_status, read_trashed, read_tuning, read_volume_status,
+    write_cluster_status, write_duty, write_server_status, write_trashed, write_tuning, write_volume_status,
 };
 
 fn malformed(error: capnp::Error) -> Problem {
@@ -255,6 +261,8 @@ pub fn write_replica(from: &Replica, mut to: types::replica::Builder<'_>) {
     to.set_state(replica_state_to(from.state));
 }
 
+use host::{read_latency, write_latency};
+
 /// Reads a volume's report.
 ///
 /// # Errors
@@ -282,6 +290,10 @@ pub fn read_volume_report(from: data::volume_report::Reader<'_>) -> Result<Volum
         in_flight: from.get_in_flight(),
         io_errors: from.get_io_errors(),
         corrupt_blocks: read_block_ids(from.get_corrupt_blocks().map_err(malformed)?),
+        epoch: read_epoch(from.get_epoch().map_err(malformed)?)?,
+        write: read_latency(from.get_write().map_err(malformed)?),
+        flush: read_latency(from.get_flush().map_err(malformed)?),
+        read: read_latency(from.get_read().map_err(malformed)?),
     })
 }
 
@@ -307,6 +319,10 @@ pub fn write_volume_report(from: &VolumeReport, mut to: data::volume_report::Bui
     to.set_pool_bytes(from.pool_bytes);
     to.set_in_flight(from.in_flight);
     to.set_io_errors(from.io_errors);
+    write_epoch(&from.epoch, to.reborrow().init_epoch());
+    write_latency(from.write, to.reborrow().init_write());
+    write_latency(from.flush, to.reborrow().init_flush());
+    write_latency(from.read, to.reborrow().init_read());
     write_block_ids(
         &from.corrupt_blocks,
         to.init_corrupt_blocks(from.corrupt_blocks.len() as u32),

@@ -8,6 +8,7 @@ pub mod error;
 pub mod frame;
 mod frame_convert;
 pub mod hello;
+pub mod score;
 pub mod secret;
 pub mod socket;
 pub mod ticket;

@@ -206,6 +206,40 @@ pub struct VolumeReport {
     pub io_errors: u64,
     /// At most 256 damaged blocks, lowest ids first.
     pub corrupt_blocks: Vec<BlockId>,
+    /// The highest epoch that it has seen; number 0 where it has seen none, or does not say.
+    pub epoch: Epoch,
+    /// From the last packet until slot and record were written.
+    pub write: LatencyReport,
+    /// From there until all was durable.
+    pub flush: LatencyReport,
+    /// From the request until the disk had answered.
+    pub read: LatencyReport,
+}
+
+/// How long work took of late.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct LatencyReport {
+    /// Pieces of work; with none, nothing is known.
+    pub count: u64,
+    /// The median, microseconds.
+    pub p50_us: u32,
+    /// What one in a hundred exceeds, microseconds.
+    pub p99_us: u32,
+}
+
+/// What could be measured of a dataserver's machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct HostReport {
+    /// How busy all cores together were since the last heartbeat.
+    pub cpu_busy_permille: Option<u16>,
+    /// The kernel's load average over a minute, times 1000.
+    pub load1_permille: Option<u32>,
+    /// Cores.
+    pub cores: Option<u32>,
+    /// Memory.
+    pub memory_bytes: Option<u64>,
+    /// Memory that could be given to somebody.
+    pub memory_available_bytes: Option<u64>,
 }
 
 /// What a dataserver tells of itself when it joins.
@@ -504,6 +538,8 @@ pub struct ServerStatus {
     pub since_heartbeat_ms: u64,
     /// Its volumes.
     pub volumes: Vec<VolumeStatus>,
+    /// What its machine is doing.
+    pub host_report: HostReport,
 }
 
 /// The whole cluster as the nameserver sees it.
@@ -541,8 +577,60 @@ pub struct ClusterStatus {
     pub version: String,
     /// Just started: repair and deletion wait for reports.
     pub safe_mode: bool,
+    /// Why nothing can be changed; empty when it can.
+    pub read_only: String,
     /// What repair and balance are doing.
     pub repair: RepairStatus,
+    /// Files in the trash, not counted among `files`.
+    pub trash_files: u64,
+    /// Their bytes, not counted among `file_bytes`.
+    pub trash_bytes: u64,
+}
+
+/// Something in the trash.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Trashed {
+    /// Its number there.
+    pub entry: u64,
+    /// What it is: with the path where it was, and the bytes of all that is in it.
+    pub file: FileInfo,
+    /// Since when, milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// Files in it.
+    pub files: u64,
+}
+
+/// What the nameserver says of its own data.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct CustodyState {
+    /// Why nothing can be changed; empty when it can.
+    pub read_only: String,
+    /// Which of two journal folders has failed, and why; empty when none has.
+    pub journal_trouble: String,
+    /// Replicas seen of quarantined blocks.
+    pub quarantined: u64,
+    /// The reigns that they may be of.
+    pub quarantined_reigns: u64,
+}
+
+/// A file of a backup.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct BackupFile {
+    /// Its name below the nameserver's folder.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// A block on a volume that nobody knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Orphan {
+    /// The block.
+    pub block: BlockId,
+    /// Milliseconds since it was first seen in this reign.
+    pub age_ms: u64,
+    /// Kept after a restore, until an operator lets it go.
+    pub quarantined: bool,
 }
 
 /// A block that a volume should hold.

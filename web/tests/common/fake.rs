@@ -188,6 +188,7 @@ impl Backend for Fake {
             held.report.free_bytes = held.report.capacity_bytes - held.report.used_bytes;
             held.report.replicas = blocks;
             ServerStatus {
+                host_report: Default::default(),
                 address: server(number),
                 zone: "rack".into(),
                 host: "node<b>1</b>".into(),

@@ -60,6 +60,7 @@ pub struct Channel {
     more_outgoing: Notify,
     closed: RefCell<Option<Problem>>,
     heard: Cell<Instant>,
+    wrote: Cell<Instant>,
     tasks: RefCell<Vec<AbortHandle>>,
 }
 
@@ -75,6 +76,7 @@ impl Channel {
             more_outgoing: Notify::new(),
             closed: RefCell::new(None),
             heard: Cell::new(Instant::now()),
+            wrote: Cell::new(Instant::now()),
             tasks: RefCell::default(),
         });
         let (input, output) = connection.into_split();
@@ -109,6 +111,37 @@ impl Channel {
 
     pub fn hear(&self) {
         self.heard.set(Instant::now());
+    }
+
+    /// When the socket last took bytes.
+    pub fn wrote(&self) -> Instant {
+        self.wrote.get()
+    }
+
+    /// The socket has taken bytes now.
+    pub fn write(&self) -> Instant {
+        let now = Instant::now();
+        self.wrote.set(now);
+        now
+    }
+
+    /// Asks the peer whether it is there, before all that waits to be sent.
+    pub fn ping(&self) {
+        if !self.is_open() {
+            return;
+        }
+        let ping = Frame {
+            stream: 0,
+            message: Message::Ping,
+        };
+        self.outgoing.borrow_mut().push_front(Outgoing {
+            stream: 0,
+            head: Bytes::from(ping.encode(0)),
+            payload: Bytes::new(),
+            of: None,
+            opens: false,
+        });
+        self.more_outgoing.notify_one();
     }
 
     /// Ends every stream with `problem` and the connection with them.

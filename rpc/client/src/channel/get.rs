@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::Trouble;
 use super::connection::Stream;
-use super::patience::{Guard, Patience};
+use super::patience::{Deadlines, Guard, Patience};
 use super::pool::Opened;
 use crate::buffers::Buffer;
 
@@ -59,6 +59,7 @@ pub struct GetState {
     outcome: RefCell<Option<Result<(), Trouble>>>,
     progress: Cell<Instant>,
     times: Cell<FetchTimes>,
+    answered: Rc<Cell<bool>>,
     changed: Notify,
 }
 
@@ -82,6 +83,7 @@ impl GetState {
         if at == 0 {
             times.answered = now - times.begun;
             self.times.set(times);
+            self.answered.set(true);
         }
         let buffer = self.buffer.take();
         let buffer = buffer.ok_or_else(|| Trouble::wrong(ProblemKind::Failed, "a packet within a packet"))?;
@@ -131,29 +133,31 @@ impl GetState {
     }
 }
 
-/// The bytes of the whole units that `get` touches of a block of `block_bytes`.
-pub fn units_of(get: &Get, block_bytes: usize) -> Range<usize> {
-    let start = get.offset as usize / UNIT_BYTES * UNIT_BYTES;
-    let end = (get.offset as usize + get.length as usize).next_multiple_of(UNIT_BYTES);
-    start..end.min(block_bytes)
+/// The bytes of the whole units that `length` bytes from `offset` on touch of a block of `block_bytes`.
+pub fn units_of(offset: u32, length: u32, block_bytes: u32) -> Range<usize> {
+    let start = offset as usize / UNIT_BYTES * UNIT_BYTES;
+    let end = (offset as usize + length as usize).next_multiple_of(UNIT_BYTES);
+    start..end.min(block_bytes as usize)
 }
 
 impl Opened {
-    /// Reads the units of a block of `block_bytes` that `get` touches, into `buffer`.
+    /// Reads the units of a block of `block_bytes` that `get` touches, into `buffer`; `answered` is set as soon as the
+    /// first of them come.
     ///
     /// # Errors
     /// See [`Trouble`]; the buffer is gone then.
     pub async fn get(
         &self,
         get: Get,
-        block_bytes: usize,
+        block_bytes: u32,
         buffer: Buffer,
-        stall: Duration,
+        deadlines: Deadlines,
+        answered: Rc<Cell<bool>>,
     ) -> Result<Fetched, Trouble> {
         let channel = &*self.channel;
         let _permit = channel.permits.clone().acquire_owned().await;
         let begun = Instant::now();
-        let Range { start, end } = units_of(&get, block_bytes);
+        let Range { start, end } = units_of(get.offset, get.length, block_bytes);
         let state = Rc::new(GetState {
             start,
             end,
@@ -169,11 +173,12 @@ impl Opened {
                 checksum: Duration::ZERO,
                 volume: GetSpans::default(),
             }),
+            answered,
             changed: Notify::new(),
         });
         let stream = channel.open(Stream::Get(state.clone()), Message::Get(get), Bytes::new(), None)?;
         let _guard = Guard { channel, stream };
-        let patience = Patience::new(channel, stall);
+        let patience = Patience::new(channel, deadlines);
         loop {
             if let Some(outcome) = state.outcome.take() {
                 outcome?;

@@ -1,11 +1,9 @@
-//! How a stream waits: as long as something moves, and then for one deadline more. Halfway through it
-//! the peer is asked whether it is there at all, which tells a dead peer from a slow one.
+//! How a stream waits: as long as something moves, and then for one deadline more. Meanwhile the peer is asked whether it
+//! is there at all, which tells a dead or stopped peer, soon given up, from a slow one.
 
 use std::cell::Cell;
 use std::time::Duration;
 
-use blockyard_wire::frame::Message;
-use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -15,6 +13,15 @@ use blockyard_wire::Problem;
 
 /// What a clogged client gets before a peer is called silent: its own timers may be what was late.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// How long a stream waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// Without progress of this stream, for a peer that is there.
+    pub stall: Duration,
+    /// Without a sign of life from the peer. No more than `stall` counts.
+    pub silence: Duration,
+}
 
 /// Cancels a stream unless it has ended.
 pub struct Guard<'a> {
@@ -28,18 +35,22 @@ impl Drop for Guard<'_> {
     }
 }
 
-/// The deadline of one stream.
+/// The deadlines of one stream.
 pub struct Patience<'a> {
     channel: &'a Channel,
     stall: Duration,
+    /// Half of the silence: until the peer is asked, and from then until it is given up.
+    half: Duration,
     asked: Cell<Option<Instant>>,
 }
 
 impl<'a> Patience<'a> {
-    pub fn new(channel: &'a Channel, stall: Duration) -> Self {
+    pub fn new(channel: &'a Channel, deadlines: Deadlines) -> Self {
+        let Deadlines { stall, silence } = deadlines;
         Self {
             channel,
             stall,
+            half: silence.min(stall) / 2,
             asked: Cell::new(None),
         }
     }
@@ -59,31 +70,52 @@ impl<'a> Patience<'a> {
         if self.asked.get().is_some_and(|asked| asked < moved) {
             self.asked.set(None);
         }
-        let wake = match self.asked.get() {
-            None => moved + self.stall / 2,
-            Some(_) => moved + self.stall,
-        };
+        let wake = self.wake_at(moved);
         tokio::select! {
             biased;
             () = changed.notified() => return Ok(()),
             () = sleep_until(wake) => {}
         }
+        let (address, now) = (&self.channel.address, Instant::now());
         let Some(asked) = self.asked.get() else {
-            self.asked.set(Some(Instant::now()));
-            self.channel.send(0, Message::Ping, Bytes::new(), None);
+            self.ask(now);
             return Ok(());
         };
-        sleep(GRACE).await;
-        if ended() || progress.get() > moved {
-            return Ok(());
-        }
-        let (address, stall) = (&self.channel.address, self.stall);
         if self.channel.heard() > asked {
+            if now < moved + self.stall {
+                // It was there then; whether it still is, is asked again and again.
+                self.ask(now);
+                return Ok(());
+            }
+            let stall = self.stall;
             let problem = Problem::retry(format!("{address} is there but did not get on for {stall:?}"));
             return Err(Trouble::of(Cause::Stalled, problem));
         }
-        let problem = Problem::retry(format!("{address} was silent for {stall:?}"));
+        if now < self.wake_at(moved) {
+            // Bytes have left meanwhile, and the question may be behind them.
+            return Ok(());
+        }
+        sleep(GRACE).await;
+        if ended() || progress.get() > moved || self.channel.heard() > asked {
+            return Ok(());
+        }
+        let problem = Problem::retry(format!("{address} was silent for {:?}", 2 * self.half));
         self.channel.close(&problem);
         Err(Trouble::of(Cause::Silent, problem))
+    }
+
+    /// When there is something to be done, unless the stream moves before that.
+    fn wake_at(&self, moved: Instant) -> Instant {
+        match self.asked.get() {
+            None => moved + self.half,
+            Some(asked) if self.channel.heard() > asked => (asked + self.half).min(moved + self.stall),
+            // A question that waits behind other bytes is not heard yet.
+            Some(asked) => asked.max(self.channel.wrote()) + self.half,
+        }
+    }
+
+    fn ask(&self, now: Instant) {
+        self.asked.set(Some(now));
+        self.channel.ping();
     }
 }

@@ -9,7 +9,7 @@ use blockyard_wire::frame::Role;
 use blockyard_wire::secret::ClusterSecret;
 use blockyard_wire::types::ClusterId;
 use blockyard_wire::{Problem, ProblemKind, control};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::connection::Channel;
 use super::{Cause, Trouble};
@@ -32,6 +32,8 @@ pub struct Channels {
 struct Place {
     channel: RefCell<Option<Rc<Channel>>>,
     connecting: tokio::sync::Mutex<()>,
+    /// The last failure to connect, and when: those that waited for that attempt need none of their own.
+    failed: RefCell<Option<(Instant, Trouble)>>,
 }
 
 /// A channel for one stream.
@@ -46,7 +48,8 @@ impl Channels {
         Self {
             secret: options.secret.clone(),
             cluster,
-            connect_timeout: options.connect_timeout,
+            // There may be another volume; there is no other nameserver to turn to as quickly.
+            connect_timeout: options.connect_timeout.min(options.silence),
             places: RefCell::default(),
         }
     }
@@ -56,7 +59,7 @@ impl Channels {
     /// # Errors
     /// `Lost` when it can't be reached, `Refused` when it won't have us.
     pub async fn get(&self, address: &str) -> Result<Opened, Trouble> {
-        let place = self.place(address);
+        let (place, asked) = (self.place(address), Instant::now());
         if let Some(channel) = place.usable() {
             return Ok(Opened {
                 channel,
@@ -70,29 +73,42 @@ impl Channels {
                 reused: false,
             });
         }
+        if let Some((at, trouble)) = &*place.failed.borrow()
+            && *at > asked
+        {
+            return Err(trouble.clone());
+        }
+        match self.connect(address).await {
+            Ok(channel) => {
+                place.channel.replace(Some(channel.clone()));
+                Ok(Opened {
+                    channel,
+                    reused: false,
+                })
+            }
+            Err(trouble) => {
+                place.failed.replace(Some((Instant::now(), trouble.clone())));
+                Err(trouble)
+            }
+        }
+    }
+
+    async fn connect(&self, address: &str) -> Result<Rc<Channel>, Trouble> {
         let opening = control::open_data(address, &self.secret, Role::Client, self.cluster);
-        let connection = match timeout(self.connect_timeout, opening).await {
-            Ok(Ok(connection)) => connection,
+        match timeout(self.connect_timeout, opening).await {
+            Ok(Ok(connection)) => Ok(Channel::start(address, connection)),
             Ok(Err(problem)) => {
                 let cause = match problem.kind {
                     ProblemKind::Retry => Cause::Lost,
                     _ => Cause::Refused,
                 };
-                return Err(Trouble::of(cause, problem));
+                Err(Trouble::of(cause, problem))
             }
-            Err(_) => {
-                return Err(Trouble::lost(Problem::retry(format!(
-                    "{address} did not answer within {:?}",
-                    self.connect_timeout
-                ))));
-            }
-        };
-        let channel = Channel::start(address, connection);
-        place.channel.replace(Some(channel.clone()));
-        Ok(Opened {
-            channel,
-            reused: false,
-        })
+            Err(_) => Err(Trouble::lost(Problem::retry(format!(
+                "{address} did not answer within {:?}",
+                self.connect_timeout
+            )))),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Trouble;
 use super::connection::Stream;
-use super::patience::{Guard, Patience};
+use super::patience::{Deadlines, Guard, Patience};
 use super::pool::Opened;
 use crate::trace::PutSpans;
 
@@ -40,9 +40,8 @@ impl PutState {
         self.progress.set(Instant::now());
     }
 
-    /// Bytes of it have gone to the socket.
-    pub fn sent(&self) {
-        let now = Instant::now();
+    /// Bytes of it have gone to the socket now.
+    pub fn sent(&self, now: Instant) {
         self.progress.set(now);
         self.sent_at.set(Some(now));
     }
@@ -73,7 +72,7 @@ impl Opened {
         mut put: Put,
         data: &Bytes,
         unit_crcs: &[u32],
-        stall: Duration,
+        deadlines: Deadlines,
     ) -> Result<(PutDone, PutSpans), Trouble> {
         let channel = &*self.channel;
         let _permit = channel.permits.clone().acquire_owned().await;
@@ -95,7 +94,7 @@ impl Opened {
         let of = Some(state.clone());
         let stream = channel.open(Stream::Put(state.clone()), Message::Put(put), payload, of)?;
         let _guard = Guard { channel, stream };
-        let patience = Patience::new(channel, stall);
+        let patience = Patience::new(channel, deadlines);
         let mut sent = 0;
         loop {
             if let Some(outcome) = state.outcome.take() {

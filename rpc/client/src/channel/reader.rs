@@ -62,7 +62,7 @@ async fn read_frame(channel: &Channel, heads: &mut Heads, input: &mut OwnedReadH
         (Message::Packet(packet), Some(Stream::Get(_))) => {
             read_packet(channel, heads, input, id, &packet, prefix.payload_bytes).await?;
         }
-        (Message::Packet(_), _) => heads.skip(input, prefix.payload_bytes).await?,
+        (Message::Packet(_), _) => heads.skip(channel, input, prefix.payload_bytes).await?,
         (Message::Grant(bytes), Some(Stream::Put(put))) => put.grant(bytes),
         (Message::PutDone(done), Some(Stream::Put(put))) => {
             channel.ended(id);
@@ -90,7 +90,7 @@ async fn read_packet(
     payload_bytes: usize,
 ) -> Result<()> {
     let Some(Stream::Get(get)) = channel.stream(id) else {
-        return heads.skip(input, payload_bytes).await;
+        return heads.skip(channel, input, payload_bytes).await;
     };
     let fail = |trouble: Trouble| {
         channel.cancel(id);
@@ -102,11 +102,11 @@ async fn read_packet(
     match get.expect(packet, payload_bytes) {
         Err(trouble) => {
             fail(trouble);
-            heads.skip(input, payload_bytes).await?;
+            heads.skip(channel, input, payload_bytes).await?;
         }
         Ok((mut buffer, at)) => {
             heads
-                .read_payload(input, &mut buffer[at..at + payload_bytes])
+                .read_payload(channel, input, &mut buffer[at..at + payload_bytes])
                 .await?;
             match get.received(buffer, packet, payload_bytes) {
                 Err(trouble) => fail(trouble),
@@ -149,7 +149,12 @@ impl Heads {
     }
 
     /// Fills `payload`, and with the same calls what is probably the next head.
-    async fn read_payload(&mut self, input: &OwnedReadHalf, payload: &mut [u8]) -> Result<()> {
+    async fn read_payload(
+        &mut self,
+        channel: &Channel,
+        input: &OwnedReadHalf,
+        payload: &mut [u8],
+    ) -> Result<()> {
         let here = self.waiting().min(payload.len());
         payload[..here].copy_from_slice(&self.bytes[self.start..self.start + here]);
         self.start += here;
@@ -169,6 +174,10 @@ impl Heads {
                 Ok(read) => {
                     filled += read.min(rest);
                     self.end = read.saturating_sub(rest);
+                    if filled < payload.len() {
+                        // Of a long payload over a slow line each part is a sign of life.
+                        channel.hear();
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
@@ -177,12 +186,17 @@ impl Heads {
         Ok(())
     }
 
-    async fn skip(&mut self, input: &mut OwnedReadHalf, payload_bytes: usize) -> Result<()> {
+    async fn skip(
+        &mut self,
+        channel: &Channel,
+        input: &mut OwnedReadHalf,
+        payload_bytes: usize,
+    ) -> Result<()> {
         let mut waste = vec![0; payload_bytes.min(WASTE_BYTES)];
         let mut left = payload_bytes;
         while left > 0 {
             let piece = left.min(WASTE_BYTES);
-            self.read_payload(input, &mut waste[..piece]).await?;
+            self.read_payload(channel, input, &mut waste[..piece]).await?;
             left -= piece;
         }
         Ok(())

@@ -35,7 +35,8 @@ pub async fn run(channel: &Channel, output: OwnedWriteHalf) -> Problem {
             if let Err(error) = write_some(&output, &mut parts).await {
                 return Problem::from(error).context(format!("sending to {}", channel.address));
             }
-            moving.iter().for_each(|put| put.sent());
+            let now = channel.write();
+            moving.iter().for_each(|put| put.sent(now));
         }
         moving.clear();
     }

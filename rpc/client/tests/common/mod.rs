@@ -49,6 +49,10 @@ pub enum Fault {
     ShortGet,
     /// Sends a frame that is none.
     Garbage,
+    /// Takes so many milliseconds for each get, one after the other, and does nothing else meanwhile.
+    SlowGet(u64),
+    /// The same, and flips a bit then.
+    SlowFlip(u64),
 }
 
 /// A volume's blocks and manners.
@@ -62,6 +66,8 @@ pub struct VolumeState {
     pub gets: u32,
     pub puts: u32,
     pub cancels: u32,
+    /// What a hop is told to have taken longer than the others, in microseconds.
+    pub lag_us: u32,
     /// Wakes its connections when `down` changes.
     pub changed: Arc<tokio::sync::Notify>,
 }

@@ -8,7 +8,7 @@ use blockyard_client::{Problem, ProblemKind};
 use blockyard_engine::checksum;
 use blockyard_engine::limits::{PACKET_BYTES_MAX, UNIT_BYTES};
 use blockyard_wire::frame::{
-    Abort, Frame, Get, Message, PREFIX_BYTES, Packet, Prefix, Purpose, Put, PutDone,
+    Abort, Frame, Get, HopSpans, Message, PREFIX_BYTES, Packet, Prefix, Purpose, Put, PutDone,
 };
 use blockyard_wire::hello::{Acceptor, refusal};
 use blockyard_wire::ticket::{Claim, Operation, now_unix_ms};
@@ -182,11 +182,28 @@ fn store(world: &World, incoming: Incoming, fault: Option<Fault>) -> PutDone {
         world.volume(hop.volume, |state| state.blocks.insert(block, data.clone()));
         world.keys.prove(block, length, crc32c, hop.volume)
     });
+    let proofs = proofs.collect();
+    let mut behind_us = 0;
+    let spans = put.chain.iter().rev().map(|hop| {
+        let durable_us = 1000 + world.volume(hop.volume, |state| state.lag_us);
+        let spans = HopSpans {
+            granted_us: 10,
+            received_us: 100,
+            written_us: 500,
+            durable_us,
+            behind_us,
+        };
+        // The hop before it waits for it from its own last packet on.
+        behind_us = 100 + durable_us.max(behind_us);
+        spans
+    });
+    let mut spans: Vec<HopSpans> = spans.collect();
+    spans.reverse();
     PutDone {
         length,
         crc32c,
-        proofs: proofs.collect(),
-        spans: vec![],
+        proofs,
+        spans,
     }
 }
 
@@ -216,6 +233,10 @@ async fn serve_get(
                 state.fault = left.checked_sub(1).filter(|left| *left > 0).map(Fault::Busy);
             });
             Some(Problem::new(ProblemKind::Busy, "no buffer"))
+        }
+        Some(Fault::SlowGet(ms) | Fault::SlowFlip(ms)) => {
+            tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+            refused
         }
         Some(Fault::NotFound) => Some(Problem::not_found("no such block")),
         Some(Fault::Garbage) => return stream.write_all(&[0xa5; 4096]).await.ok(),
@@ -247,7 +268,7 @@ async fn serve_get(
             spans: None,
         };
         let middle = payload.len() / 2;
-        if fault == Some(Fault::FlipBit) {
+        if matches!(fault, Some(Fault::FlipBit | Fault::SlowFlip(_))) {
             payload[middle] ^= 0x10;
         }
         if fault == Some(Fault::DieInGet) {

@@ -166,6 +166,7 @@ pub fn short() -> Deadlines {
         connect_ms: 500,
         buffer_ms: 500,
         progress_ms: 500,
+        silence_ms: 500,
         answer_ms: 1_000,
         stop_ms: 2_000,
         idle_ms: 60_000,

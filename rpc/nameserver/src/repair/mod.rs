@@ -135,6 +135,11 @@ impl Core {
         if tuning.repair_paused {
             return Some("paused by the operator; go on with 'blockyard repair resume'".to_owned());
         }
+        // A copy that can't be put on the map would be made again and again.
+        let read_only = self.read_only.borrow();
+        if !read_only.is_empty() {
+            return Some(format!("the nameserver is read-only: {read_only}"));
+        }
         if self.safe_mode.get() {
             return Some("just started: waiting for the dataservers that are known".to_owned());
         }

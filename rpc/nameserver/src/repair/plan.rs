@@ -106,7 +106,8 @@ impl Scene<'_> {
                 good_min: 1,
             });
         }
-        let counted = |volume: &VolumeIndex| self.standing(*volume) == Standing::Counts;
+        let counted =
+            |volume: &VolumeIndex| matches!(self.standing(*volume), Standing::Counts | Standing::Away);
         let held: Vec<_> = self.of_state(ReplicaState::Good).filter(counted).collect();
         if let Some(target) = self.target(&held) {
             return Some(Plan::Copy(source, target));

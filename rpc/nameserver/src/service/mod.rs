@@ -1,5 +1,6 @@
 //! The Cap'n Proto service: connections, and behind each a gate.
 
+mod custody;
 mod gate;
 mod registration;
 mod session;
@@ -31,7 +32,7 @@ impl Drop for Seat {
 }
 
 /// Takes connections until it is dropped; each has a task of its own.
-pub async fn serve(core: Rc<Core>, listener: TcpListener, secret: ClusterSecret) {
+pub async fn serve(core: Rc<Core>, listener: Rc<TcpListener>, secret: ClusterSecret) {
     let taken = Rc::new(Cell::new(0));
     loop {
         let (stream, peer) = match listener.accept().await {

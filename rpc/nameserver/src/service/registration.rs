@@ -18,7 +18,8 @@ impl registration::Server for Registration {
         mut results: registration::HeartbeatResults,
     ) -> capnp::Result<()> {
         let volumes = convert::read_list(params.get()?.get_volumes()?, convert::read_volume_report)?;
-        results.get().set_now_unix_ms(self.0.beat(volumes)?);
+        let host = convert::read_host_report(params.get()?.get_host()?);
+        results.get().set_now_unix_ms(self.0.beat(volumes, host)?);
         Ok(())
     }
 

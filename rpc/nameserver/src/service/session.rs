@@ -6,10 +6,12 @@ use blockyard_schema::nameserver_capnp::session;
 use blockyard_wire::types::{BlockId, RequestId, VolumeId};
 use blockyard_wire::{Problem, Result, convert};
 
+use super::custody::Custody;
 use crate::answers::BLOCKS_MAX;
-use crate::calls::{NewUpload, Sent};
+use crate::calls::{NewUpload, Sent, mixed_up};
 use crate::core::Core;
 use crate::operate;
+use crate::state::{Command, Outcome};
 
 /// Volumes that a client may ask to avoid in one call.
 const AVOID_MAX: u32 = 1024;
@@ -17,6 +19,9 @@ const AVOID_MAX: u32 = 1024;
 const LOOKUP_MAX: u32 = 64;
 /// Files that one call may publish.
 const PUBLISH_MAX: u32 = 64;
+
+/// Entries of the trash that one call may name.
+const EMPTY_MAX: u32 = 1000;
 
 /// A client's session.
 pub struct Session {
@@ -200,6 +205,8 @@ impl session::Server for Session {
     ) -> capnp::Result<()> {
         let params = params.get()?;
         let avoid = avoided(params.get_avoid()?)?;
+        // What is written now could not be published.
+        self.core.writable()?;
         let blocks = self
             .core
             .allocate(params.get_lease(), params.get_count(), &avoid)?;
@@ -249,6 +256,7 @@ impl session::Server for Session {
     ) -> capnp::Result<()> {
         let params = params.get()?;
         let avoid = avoided(params.get_avoid()?)?;
+        self.core.writable()?;
         let blocks = self
             .core
             .reserve(params.get_replication(), params.get_count(), &avoid)?;
@@ -398,6 +406,112 @@ impl session::Server for Session {
         let tuning = convert::read_tuning(params.get_tuning()?);
         let request = request(params.get_request())?;
         self.core.tune(tuning, request).await?;
+        Ok(())
+    }
+
+    async fn discard(
+        self: Rc<Self>,
+        params: session::DiscardParams,
+        mut results: session::DiscardResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let command = Command::Discard {
+            path: text(params.get_path())?,
+            recursive: params.get_recursive(),
+            at_unix_ms: self.core.now_unix_ms(),
+            request: request(params.get_request())?,
+        };
+        let Outcome::Removed { files, bytes } = self.core.propose(command).await? else {
+            return Err(mixed_up().into());
+        };
+        let mut results = results.get();
+        results.set_files(files);
+        results.set_bytes(bytes);
+        Ok(())
+    }
+
+    async fn trash(
+        self: Rc<Self>,
+        params: session::TrashParams,
+        mut results: session::TrashResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let (entries, more) = self.core.trash(params.get_after(), params.get_limit());
+        let mut results = results.get();
+        results.set_more(more);
+        convert::write_list(
+            &entries,
+            results.init_entries(entries.len() as u32),
+            convert::write_trashed,
+        );
+        Ok(())
+    }
+
+    async fn restore(
+        self: Rc<Self>,
+        params: session::RestoreParams,
+        mut results: session::RestoreResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let command = Command::Restore {
+            entry: params.get_entry(),
+            to: text(params.get_to())?,
+            at_unix_ms: self.core.now_unix_ms(),
+            request: request(params.get_request())?,
+        };
+        let Outcome::Made { file } = self.core.propose(command).await? else {
+            return Err(mixed_up().into());
+        };
+        convert::write_file_info(&file, results.get().init_file());
+        Ok(())
+    }
+
+    async fn empty_trash(
+        self: Rc<Self>,
+        params: session::EmptyTrashParams,
+        mut results: session::EmptyTrashResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let named = params.get_entries()?;
+        if named.len() > EMPTY_MAX {
+            return Err(
+                Problem::invalid(format!("more than {EMPTY_MAX} entries of the trash in one call")).into(),
+            );
+        }
+        let entries = match params.get_all() {
+            true => self
+                .core
+                .state
+                .borrow()
+                .trash()
+                .entries()
+                .keys()
+                .copied()
+                .collect(),
+            false => named.iter().collect(),
+        };
+        let command = Command::Empty {
+            entries,
+            at_unix_ms: self.core.now_unix_ms(),
+            request: request(params.get_request())?,
+        };
+        let Outcome::Removed { files, bytes } = self.core.propose(command).await? else {
+            return Err(mixed_up().into());
+        };
+        let mut results = results.get();
+        results.set_files(files);
+        results.set_bytes(bytes);
+        Ok(())
+    }
+
+    async fn custody(
+        self: Rc<Self>,
+        _: session::CustodyParams,
+        mut results: session::CustodyResults,
+    ) -> capnp::Result<()> {
+        results
+            .get()
+            .set_custody(capnp_rpc::new_client(Custody::new(self.core.clone())));
         Ok(())
     }
 }

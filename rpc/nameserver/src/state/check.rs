@@ -17,6 +17,8 @@ impl State {
                 self.names.find(&path::parts(from)?)?;
                 path::parts(to).map(|_| ())
             }
+            Command::Discard { path, recursive, .. } => self.removable(path, *recursive).map(|_| ()),
+            Command::Restore { entry, to, .. } => self.can_restore(*entry, to),
             Command::Remove { path, .. } => self.names.find(&path::parts(path)?).map(|_| ()),
             Command::Begin { path, overwrite, .. } => self.can_publish(path, *overwrite),
             Command::AddBlocks { lease, blocks, .. } => self.can_add(self.held(*lease)?, blocks).map(|_| ()),

@@ -221,6 +221,52 @@ pub enum Command {
         /// Its count of openings.
         generation: u64,
     },
+    /// Puts a file or directory into the trash.
+    Discard {
+        /// Which.
+        path: String,
+        /// Whether a directory may have entries.
+        recursive: bool,
+        /// Milliseconds since 1970.
+        at_unix_ms: u64,
+        /// Of the call.
+        request: RequestId,
+    },
+    /// Takes something out of the trash.
+    Restore {
+        /// Its number there.
+        entry: u64,
+        /// Where it is to go; empty for where it was.
+        to: String,
+        /// Milliseconds since 1970.
+        at_unix_ms: u64,
+        /// Of the call.
+        request: RequestId,
+    },
+    /// Removes what lies in the trash.
+    Empty {
+        /// Numbers there.
+        entries: Vec<u64>,
+        /// Milliseconds since 1970.
+        at_unix_ms: u64,
+        /// Of the call.
+        request: RequestId,
+    },
+    /// A nameserver whose state is older than what volumes hold has taken the cluster over: blocks of these reigns
+    /// that it does not know are kept until an operator lets them go.
+    Adopted {
+        /// The first of the reigns.
+        first_reign: u64,
+        /// The last of them.
+        last_reign: u64,
+        /// Milliseconds since 1970.
+        at_unix_ms: u64,
+    },
+    /// The operator lets go of all that is quarantined.
+    Released {
+        /// Milliseconds since 1970.
+        at_unix_ms: u64,
+    },
 }
 
 impl Command {
@@ -232,6 +278,9 @@ impl Command {
             | Self::Remove { request, .. }
             | Self::Begin { request, .. }
             | Self::Assign { request, .. }
+            | Self::Discard { request, .. }
+            | Self::Restore { request, .. }
+            | Self::Empty { request, .. }
             | Self::SetReplication { request, .. }
             | Self::Tune { request, .. }
             | Self::AddBlocks { request, .. }
@@ -283,5 +332,10 @@ pub enum Outcome {
     Replicated {
         /// How many.
         files: u64,
+    },
+    /// Reigns are no longer quarantined.
+    Released {
+        /// How many.
+        reigns: u64,
     },
 }

@@ -262,21 +262,27 @@ impl State {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn remove(&mut self, path: &str, recursive: bool, at_unix_ms: u64) -> Result<Outcome> {
+    /// What is at a path that may be removed.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` for the root, and for a directory with entries unless `recursive`.
+    pub fn removable(&self, path: &str, recursive: bool) -> Result<u64> {
         let parts = path::parts(path)?;
-        let id = match self.names.find(&parts)? {
-            Found::Directory(ROOT) => return Err(Problem::invalid("the root can't be removed")),
-            Found::Directory(id) if !recursive && !self.names.entries(id).is_empty() => {
-                return Err(Problem::new(
-                    ProblemKind::Invalid,
-                    format!(
-                        "{} is a directory with entries; remove it recursively (-r)",
-                        path::joined(&parts)
-                    ),
-                ));
-            }
-            Found::Directory(id) | Found::File(id, _) => id,
-        };
+        match self.names.find(&parts)? {
+            Found::Directory(ROOT) => Err(Problem::invalid("the root can't be removed")),
+            Found::Directory(id) if !recursive && !self.names.entries(id).is_empty() => Err(Problem::new(
+                ProblemKind::Invalid,
+                format!(
+                    "{} is a directory with entries; remove it recursively (-r)",
+                    path::joined(&parts)
+                ),
+            )),
+            Found::Directory(id) | Found::File(id, _) => Ok(id),
+        }
+    }
+
+    pub(super) fn remove(&mut self, path: &str, recursive: bool, at_unix_ms: u64) -> Result<Outcome> {
+        let id = self.removable(path, recursive)?;
         let versions = self.names.remove(id, at_unix_ms);
         let files = versions.len() as u64;
         let bytes = versions

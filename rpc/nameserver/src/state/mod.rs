@@ -13,6 +13,7 @@ pub mod namespace;
 mod requests;
 pub mod rows;
 pub mod table;
+pub mod trash;
 mod uploads;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,7 @@ use leases::Lease;
 use namespace::Namespace;
 use requests::Requests;
 use table::Table;
+use trash::Trash;
 
 /// Reigns that block ids have bits for.
 pub const REIGNS_MAX: u64 = 1 << 24;
@@ -96,9 +98,12 @@ pub struct State {
     requests: Requests,
     content_types: BTreeSet<Arc<str>>,
     tuning: Tuning,
+    trash: Trash,
     /// The last id given to a version or lease.
     last_id: u64,
     file_bytes: u64,
+    /// First and last reigns of which unknown blocks are kept.
+    quarantine: Vec<(u64, u64)>,
 }
 
 impl State {
@@ -140,6 +145,19 @@ impl State {
     /// The last id given to a version or lease.
     pub fn last_id(&self) -> u64 {
         self.last_id
+    }
+
+    /// Reigns of which unknown blocks are kept, first and last of each run.
+    pub fn quarantine(&self) -> &[(u64, u64)] {
+        &self.quarantine
+    }
+
+    /// Whether `block`, unknown here, is kept until an operator lets it go.
+    pub fn is_quarantined(&self, block: BlockId) -> bool {
+        let reign = u64::from(block.reign());
+        self.quarantine
+            .iter()
+            .any(|(first, last)| (*first..=*last).contains(&reign))
     }
 
     /// Bytes of all files.
@@ -206,6 +224,21 @@ impl State {
                 at_unix_ms,
                 ..
             } => self.remove(path, *recursive, *at_unix_ms),
+            Command::Discard {
+                path,
+                recursive,
+                at_unix_ms,
+                ..
+            } => self.discard(path, *recursive, *at_unix_ms),
+            Command::Restore {
+                entry,
+                to,
+                at_unix_ms,
+                ..
+            } => self.restore(*entry, to, *at_unix_ms),
+            Command::Empty {
+                entries, at_unix_ms, ..
+            } => Ok(self.empty(entries, *at_unix_ms)),
             Command::Begin {
                 path,
                 overwrite,
@@ -276,6 +309,22 @@ impl State {
                     self.blocks.set_state(*block, *volume, *state);
                 }
                 Ok(Outcome::Done)
+            }
+            Command::Adopted {
+                first_reign,
+                last_reign,
+                ..
+            } => {
+                /// Ids of versions and leases that the reigns in between may have given: none is given again.
+                const SKIPPED_IDS: u64 = 1 << 40;
+                self.quarantine.push((*first_reign, *last_reign));
+                self.last_id = self.last_id.saturating_add(SKIPPED_IDS);
+                Ok(Outcome::Done)
+            }
+            Command::Released { .. } => {
+                let reigns = self.quarantine.iter().map(|(first, last)| last + 1 - first).sum();
+                self.quarantine.clear();
+                Ok(Outcome::Released { reigns })
             }
             Command::Drop { block, volume } => match self.blocks.drop_replica(*block, *volume, true) {
                 true => Ok(Outcome::Done),

@@ -14,6 +14,8 @@ use crate::path;
 
 /// The root's inode.
 pub const ROOT: u64 = 1;
+/// The parent of what lies in the trash: no inode.
+pub const NOWHERE: u64 = 0;
 
 /// What a name stands for.
 #[derive(Clone, Debug)]
@@ -329,14 +331,40 @@ impl Namespace {
         self.next
     }
 
-    /// Restores the rows of a snapshot, in which children may come before their parents.
+    /// Takes an entry with all below it off its directory; it is nowhere then, and can be put somewhere.
+    pub fn take_off(&mut self, id: u64, at_unix_ms: u64) {
+        self.unlink(id, at_unix_ms);
+        if let Some(inode) = self.inodes.get_mut(id) {
+            inode.parent = NOWHERE;
+        }
+    }
+
+    /// Files and directories at and below an entry: how many, and the files' versions.
+    pub fn count(&self, id: u64) -> (Vec<u64>, u64) {
+        let (mut versions, mut directories) = (Vec::new(), 0);
+        let mut left = vec![id];
+        while let Some(id) = left.pop() {
+            match self.inodes.get(id).map(|inode| &inode.body) {
+                Some(Body::File { version }) => versions.push(*version),
+                Some(Body::Directory { entries, .. }) => {
+                    directories += 1;
+                    left.extend(entries.values());
+                }
+                None => {}
+            }
+        }
+        (versions, directories)
+    }
+
+    /// Restores the rows of a snapshot, in which children may come before their parents; also what is nowhere.
     ///
     /// # Errors
     /// `Invalid` when they are no tree.
-    pub fn restore(next: u64, rows: impl IntoIterator<Item = (u64, InodeRow)>) -> Result<Self> {
+    pub fn restore(next: u64, rows: impl IntoIterator<Item = (u64, InodeRow)>) -> Result<(Self, Vec<u64>)> {
         let broken = |what: String| Problem::invalid(format!("the snapshot's names are no tree: {what}"));
         let mut inodes = Table::default();
         let mut links = Vec::new();
+        let mut nowhere = Vec::new();
         let mut files = 0;
         for (id, row) in rows {
             let name: Arc<str> = row.name.into();
@@ -350,8 +378,10 @@ impl Namespace {
                     modified_unix_ms: row.modified_unix_ms,
                 },
             };
-            if id != ROOT {
-                links.push((row.parent, name.clone(), id));
+            match row.parent {
+                _ if id == ROOT => {}
+                NOWHERE => nowhere.push(id),
+                parent => links.push((parent, name.clone(), id)),
             }
             let inode = Inode {
                 parent: row.parent,
@@ -384,7 +414,7 @@ impl Namespace {
         ) {
             return Err(broken("no root".to_owned()));
         }
-        Ok(names)
+        Ok((names, nowhere))
     }
 
     fn add(&mut self, inode: Inode, at_unix_ms: u64) -> u64 {

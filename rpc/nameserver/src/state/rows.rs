@@ -9,6 +9,7 @@ use super::block_row::OldBlock;
 use super::blocks::{Block, VolumeRow};
 use super::leases::Lease;
 use super::namespace::{InodeRow, Namespace};
+use super::trash::Trashed;
 use super::{Outcome, State, Version};
 
 /// Bytes after which a chunk of rows is handed on.
@@ -42,18 +43,22 @@ pub enum Section {
     Duties = 11,
     /// One row: how repair and balance are to work.
     Tuning = 12,
+    /// What lies in the trash.
+    Trash = 13,
+    /// Reigns of which unknown blocks are kept.
+    Quarantine = 14,
 }
 
 impl Section {
     /// The section of this number.
     pub fn from_number(number: u32) -> Option<Self> {
         use Section::{
-            Blocks, Condemned, Counters, Duties, Inodes, Leases, OldBlocks, Pending, Requests, Tuning,
-            Versions, Volumes,
+            Blocks, Condemned, Counters, Duties, Inodes, Leases, OldBlocks, Pending, Quarantine, Requests,
+            Trash, Tuning, Versions, Volumes,
         };
         [
             Counters, Volumes, Pending, OldBlocks, Inodes, Versions, Condemned, Leases, Requests, Blocks,
-            Duties, Tuning,
+            Duties, Tuning, Trash, Quarantine,
         ]
         .into_iter()
         .find(|section| *section as u32 == number)
@@ -156,6 +161,8 @@ impl State {
             duties.map(|(volume, index)| (index, volume.duty, volume.generation))
         );
         section!(Tuning, [self.tuning]);
+        section!(Trash, self.trash.entries());
+        section!(Quarantine, &self.quarantine);
         Ok(())
     }
 
@@ -256,6 +263,10 @@ impl Reader {
                 state.blocks.opened(index, generation);
             }
             Section::Tuning => state.tuning = take::<Tuning>(left)?,
+            Section::Trash => {
+                let (inode, entry): (u64, Trashed) = take(left)?;
+                state.trash.put(inode, entry);
+            }
             Section::Inodes => self.inodes.push(take(left)?),
             Section::Versions => {
                 let (id, row): (u64, VersionRow) = take(left)?;
@@ -286,6 +297,7 @@ impl Reader {
                 let (request, outcome): (RequestId, Outcome) = take(left)?;
                 state.requests.insert(request, outcome);
             }
+            Section::Quarantine => state.quarantine.push(take(left)?),
         }
         Ok(())
     }
@@ -298,7 +310,9 @@ impl Reader {
         if self.last == 0 {
             return Err(Problem::invalid("the snapshot is empty"));
         }
-        self.state.names = Namespace::restore(self.next_inode, self.inodes)?;
+        let (names, nowhere) = Namespace::restore(self.next_inode, self.inodes)?;
+        self.state.trash.check(&names, &nowhere)?;
+        self.state.names = names;
         Ok(self.state)
     }
 }

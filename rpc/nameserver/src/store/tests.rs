@@ -8,7 +8,7 @@ use crate::journal::{FILE_BYTES_MIN, encode_command};
 use crate::log::{Journal, Uring};
 use crate::state::Command;
 
-fn mkdir(number: u64) -> Command {
+pub(super) fn mkdir(number: u64) -> Command {
     Command::Mkdir {
         path: format!("/d{number}"),
         parents: false,
@@ -19,12 +19,23 @@ fn mkdir(number: u64) -> Command {
 
 /// Opens the folder, applies commands as a serving nameserver does, and leaves without a snapshot.
 fn reign(dir: &Path, commands: &[Command], rotate: bool) -> (State, u64) {
+    reign_in(&[dir.to_owned()], commands, rotate, FILE_BYTES_MIN)
+}
+
+/// The same in several folders, with files of `file_bytes`.
+pub(super) fn reign_in(
+    dirs: &[PathBuf],
+    commands: &[Command],
+    rotate: bool,
+    file_bytes: u64,
+) -> (State, u64) {
     let Opened {
         store,
         mut state,
         tail,
-    } = Store::open(dir).unwrap();
-    let (dir, cluster) = (dir.to_owned(), store.cluster);
+        ..
+    } = Store::open(dirs).unwrap();
+    let (dirs, cluster) = (dirs.to_owned(), store.cluster);
     let epoch = Epoch {
         number: state.epoch().number + 1,
         incarnation: Incarnation([9; 16]),
@@ -34,7 +45,7 @@ fn reign(dir: &Path, commands: &[Command], rotate: bool) -> (State, u64) {
         .chain(commands.to_vec())
         .collect();
     let result = tokio_uring::start(async move {
-        let mut journal = Journal::new(Uring, &dir, cluster, FILE_BYTES_MIN, tail.sequence, tail.place);
+        let mut journal = Journal::new(Uring, &dirs, cluster, file_bytes, tail.sequence, tail.place);
         for command in &all {
             journal
                 .append(epoch.number, &[encode_command(command)])
@@ -55,29 +66,30 @@ fn reign(dir: &Path, commands: &[Command], rotate: bool) -> (State, u64) {
 fn snapshots_and_journal_together_are_the_state() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
+    let dirs = [dir.to_owned()];
     let (state, _) = reign(dir, &[mkdir(1), mkdir(2)], false);
-    let opened = Store::open(dir).unwrap();
+    let opened = Store::open(&dirs).unwrap();
     assert_eq!(opened.state.bytes(), state.bytes());
     let cluster = opened.store.cluster;
-    assert_eq!(Store::open(dir).unwrap_err().kind(), Kind::Busy, "a twin");
+    assert_eq!(Store::open(&dirs).unwrap_err().kind(), Kind::Busy, "a twin");
     drop(opened);
 
     let (state, sequence) = reign(dir, &[mkdir(3)], true);
-    Store::compact(dir, cluster, sequence - 1).unwrap();
-    assert_eq!(snapshot::list(dir).unwrap()[0].0, state.applied());
-    assert_eq!(Store::open(dir).unwrap().state.bytes(), state.bytes());
+    Store::compact(&dirs, cluster, sequence - 1, 2).unwrap();
+    assert_eq!(snapshot::list(&dirs).unwrap()[0].0, state.applied());
+    assert_eq!(Store::open(&dirs).unwrap().state.bytes(), state.bytes());
 
     let (state, sequence) = reign(dir, &[mkdir(4)], true);
-    Store::compact(dir, cluster, sequence - 1).unwrap();
+    Store::compact(&dirs, cluster, sequence - 1, 2).unwrap();
     let (state_last, sequence) = reign(dir, &[mkdir(5)], true);
-    Store::compact(dir, cluster, sequence - 1).unwrap();
-    let snapshots = snapshot::list(dir).unwrap();
+    Store::compact(&dirs, cluster, sequence - 1, 2).unwrap();
+    let snapshots = snapshot::list(&dirs).unwrap();
     assert_eq!(
         snapshots.iter().map(|(at, _)| *at).collect::<Vec<_>>(),
         [state_last.applied(), state.applied()]
     );
-    let files = journal::files(dir).unwrap();
-    let first = journal::read_header(dir, &files[0].1, cluster, files[0].0).unwrap();
+    let files = replay::files(&dirs).unwrap();
+    let first = replay::read_header(dir, &files[0], cluster).unwrap();
     assert!(
         first.first.index > 1,
         "the journal is kept from the older snapshot on, not from the beginning"
@@ -96,20 +108,21 @@ fn snapshots_and_journal_together_are_the_state() {
         fs::write(newest, &whole[..length]).unwrap();
         assert!(snapshot::read(dir, newest, cluster).is_err(), "cut at {length}");
     }
-    assert_eq!(Store::open(dir).unwrap().state.bytes(), state_last.bytes());
+    assert_eq!(Store::open(&dirs).unwrap().state.bytes(), state_last.bytes());
     // Both are: nothing is guessed.
     fs::write(&snapshots[1].1, b"").unwrap();
-    assert_eq!(Store::open(dir).unwrap_err().kind(), Kind::Damaged);
+    assert_eq!(Store::open(&dirs).unwrap_err().kind(), Kind::Damaged);
     fs::write(newest, &whole).unwrap();
-    assert_eq!(Store::open(dir).unwrap().state.bytes(), state_last.bytes());
+    assert_eq!(Store::open(&dirs).unwrap().state.bytes(), state_last.bytes());
 }
 
 #[test]
 fn an_identity_is_made_once() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("deep/ns");
-    let cluster = Store::open(&dir).unwrap().store.cluster;
-    assert_eq!(Store::open(&dir).unwrap().store.cluster, cluster);
+    let dirs = [dir.clone()];
+    let cluster = Store::open(&dirs).unwrap().store.cluster;
+    assert_eq!(Store::open(&dirs).unwrap().store.cluster, cluster);
     reign(&dir, &[], false);
     fs::write(
         dir.join("nameserver.toml"),
@@ -117,12 +130,12 @@ fn an_identity_is_made_once() {
     )
     .unwrap();
     assert!(matches!(
-        Store::open(&dir).unwrap_err(),
+        Store::open(&dirs).unwrap_err(),
         Error::Format { found: 2, .. }
     ));
     fs::remove_file(dir.join("nameserver.toml")).unwrap();
     assert_eq!(
-        Store::open(&dir).unwrap_err().kind(),
+        Store::open(&dirs).unwrap_err().kind(),
         Kind::Damaged,
         "a journal without an identity"
     );

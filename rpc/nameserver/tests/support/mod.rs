@@ -17,8 +17,8 @@ use blockyard_wire::frame::Role;
 use blockyard_wire::secret::ClusterSecret;
 use blockyard_wire::ticket::{Claim, Keys, Operation, now_unix_ms};
 use blockyard_wire::types::{
-    AddedBlock, BlockId, BlockInfo, ClusterId, ClusterStatus, FileInfo, Incarnation, NewBlock, Replica,
-    ReplicaState, RequestId, ServerInfo, Sought, VolumeId, VolumeReport,
+    AddedBlock, BlockId, BlockInfo, ClusterId, ClusterStatus, Duty, Epoch, FileInfo, Incarnation, NewBlock,
+    Replica, ReplicaState, RequestId, ServerInfo, Sought, Tuning, VolumeId, VolumeReport, VolumeStatus,
 };
 use blockyard_wire::{Problem, Result, control, convert};
 
@@ -36,7 +36,7 @@ pub fn config(dir: &Path, secret: &ClusterSecret) -> Config {
         show_damage_ms: 200,
         secret: Some(secret.clone()),
         seed: Some(1),
-        journal_file_bytes: 2 << 20,
+        journal_file_bytes: 3 << 20,
         ..Config::default()
     }
 }
@@ -216,6 +216,32 @@ impl Client {
         convert::read_cluster_status(answer.get()?.get_status()?)
     }
 
+    pub async fn assign(&self, volumes: &[VolumeId], duty: Duty, force: bool) -> Result<()> {
+        let mut call = self.session.assign_request();
+        let list = call.get().init_volumes(volumes.len() as u32);
+        convert::write_list(volumes, list, |id, to| convert::write_id(&id.0, to));
+        convert::write_duty(duty, call.get().init_duty());
+        call.get().set_force(force);
+        call.send().promise.await?;
+        Ok(())
+    }
+
+    pub async fn tune(&self, tuning: Tuning) -> Result<()> {
+        let mut call = self.session.tune_request();
+        convert::write_tuning(&tuning, call.get().init_tuning());
+        call.send().promise.await?;
+        Ok(())
+    }
+
+    pub async fn set_replication(&self, path: &str, recursive: bool, replication: u8) -> Result<u64> {
+        let mut call = self.session.set_replication_request();
+        call.get().set_path(path);
+        call.get().set_recursive(recursive);
+        call.get().set_replication(replication);
+        let answer = call.send().promise.await?;
+        Ok(answer.get()?.get_files())
+    }
+
     pub async fn report_bad(&self, block: BlockId, volume: VolumeId) -> Result<()> {
         let mut call = self.session.report_bad_request();
         call.get().set_block(block.0);
@@ -225,6 +251,13 @@ impl Client {
         call.get().set_message("did not verify");
         call.send().promise.await?;
         Ok(())
+    }
+
+    /// What the nameserver tells of a volume; `None` where it tells nothing.
+    pub async fn volume(&self, id: VolumeId) -> Option<VolumeStatus> {
+        let status = self.status().await.unwrap();
+        let mut all = status.servers.into_iter().flat_map(|server| server.volumes);
+        all.find(|volume| volume.report.id == id)
     }
 
     /// Uploads `parts` as a file of so many blocks to these servers.
@@ -299,6 +332,15 @@ pub struct Node {
     pub rotten: RefCell<Vec<BlockId>>,
     /// Whether copies from others are refused.
     pub refuses_copies: Cell<bool>,
+    /// Its failure zone.
+    pub zone: RefCell<String>,
+    /// Bytes it may fill, and how many of them a replica takes, whatever its length.
+    pub capacity_bytes: Cell<u64>,
+    pub replica_bytes: Cell<u64>,
+    /// How often it was opened.
+    pub generation: Cell<u64>,
+    /// The highest epoch that it says it has seen.
+    pub epoch: Cell<Epoch>,
 }
 
 /// A task that ends with its owner.
@@ -467,17 +509,26 @@ impl Node {
             deleted: RefCell::default(),
             rotten: RefCell::default(),
             refuses_copies: Cell::new(false),
+            zone: RefCell::new("z".to_owned()),
+            capacity_bytes: Cell::new(1 << 40),
+            replica_bytes: Cell::new(0),
+            generation: Cell::new(1),
+            epoch: Cell::default(),
         })
     }
 
     fn report(&self) -> VolumeReport {
+        let used_bytes = self.replica_bytes.get() * self.replicas.borrow().len() as u64;
         VolumeReport {
             id: self.volume,
             incarnation: Incarnation([1; 16]),
+            generation: self.generation.get(),
             address: format!("127.0.0.1:{}", 1000 + u16::from(self.volume.0[0])),
-            capacity_bytes: 1 << 40,
-            free_bytes: 1 << 39,
+            capacity_bytes: self.capacity_bytes.get(),
+            used_bytes,
+            free_bytes: self.capacity_bytes.get() - used_bytes,
             replicas: self.replicas.borrow().len() as u64,
+            epoch: self.epoch.get(),
             ..VolumeReport::default()
         }
     }
@@ -504,7 +555,7 @@ impl Server {
         }));
         let info = ServerInfo {
             address: own.to_owned(),
-            zone: "z".to_owned(),
+            zone: node.zone.borrow().clone(),
             host: "test".to_owned(),
             version: "0".to_owned(),
             volumes: vec![node.report()],
@@ -535,5 +586,26 @@ impl Server {
             registration: Some(registration),
             tasks: vec![driver, beat],
         })
+    }
+}
+
+/// Copies files as they are; one that goes in the meantime has been replaced by a newer one.
+pub fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    // The journal first, its newest file before the older ones: what is removed meanwhile is the oldest, and is
+    // held by a snapshot that is still to be copied.
+    for folder in ["journal", "."] {
+        std::fs::create_dir_all(to.join(folder)).unwrap();
+        let entries = std::fs::read_dir(from.join(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap());
+        let mut files: Vec<_> = entries
+            .filter(|entry| entry.file_type().is_ok_and(|t| t.is_file()))
+            .collect();
+        files.sort_by_key(|file| std::cmp::Reverse(file.file_name()));
+        for file in files {
+            if let Err(error) = std::fs::copy(file.path(), to.join(folder).join(file.file_name())) {
+                assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+            }
+        }
     }
 }

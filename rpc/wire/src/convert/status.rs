@@ -3,10 +3,11 @@
 use blockyard_schema::nameserver_capnp as name;
 
 use super::{
-    liveness_from, liveness_to, malformed, read_cluster_info, read_list, read_volume_report, text,
-    write_cluster_info, write_list, write_volume_report,
+    liveness_from, liveness_to, malformed, read_cluster_info, read_file_info, read_host_report, read_list,
+    read_volume_report, text, write_cluster_info, write_file_info, write_host_report, write_list,
+    write_volume_report,
 };
-use crate::types::{Backlog, ClusterStatus, Duty, RepairStatus, ServerStatus, Tuning, VolumeStatus};
+use crate::types::{Backlog, ClusterStatus, Duty, RepairStatus, ServerStatus, Trashed, Tuning, VolumeStatus};
 use crate::{Problem, Result};
 
 /// Reads the operator's word on a volume.
@@ -50,6 +51,27 @@ pub fn write_tuning(from: &Tuning, mut to: name::tuning::Builder<'_>) {
     to.set_repair_forced(from.repair_forced);
     to.set_repair_bytes_per_s(from.repair_bytes_per_s);
     to.set_balance_off(from.balance_off);
+}
+
+/// Reads something in the trash.
+///
+/// # Errors
+/// `Invalid` when malformed.
+pub fn read_trashed(from: name::trashed::Reader<'_>) -> Result<Trashed> {
+    Ok(Trashed {
+        entry: from.get_entry(),
+        file: read_file_info(from.get_file().map_err(malformed)?)?,
+        at_unix_ms: from.get_at_unix_ms(),
+        files: from.get_files(),
+    })
+}
+
+/// Writes something in the trash.
+pub fn write_trashed(from: &Trashed, mut to: name::trashed::Builder<'_>) {
+    to.set_entry(from.entry);
+    write_file_info(&from.file, to.reborrow().init_file());
+    to.set_at_unix_ms(from.at_unix_ms);
+    to.set_files(from.files);
 }
 
 fn read_backlog(from: capnp::Result<name::backlog::Reader<'_>>) -> Result<Backlog> {
@@ -137,6 +159,7 @@ pub fn read_server_status(from: name::server_status::Reader<'_>) -> Result<Serve
         liveness: liveness_from(from.get_liveness()),
         since_heartbeat_ms: from.get_since_heartbeat_ms(),
         volumes: read_list(from.get_volumes().map_err(malformed)?, read_volume_status)?,
+        host_report: read_host_report(from.get_host_report().map_err(malformed)?),
     })
 }
 
@@ -148,6 +171,7 @@ pub fn write_server_status(from: &ServerStatus, mut to: name::server_status::Bui
     to.set_version(&from.version);
     to.set_liveness(liveness_to(from.liveness));
     to.set_since_heartbeat_ms(from.since_heartbeat_ms);
+    write_host_report(&from.host_report, to.reborrow().init_host_report());
     write_list(
         &from.volumes,
         to.init_volumes(from.volumes.len() as u32),
@@ -177,7 +201,10 @@ pub fn read_cluster_status(from: name::cluster_status::Reader<'_>) -> Result<Clu
         pending_deletes: from.get_pending_deletes(),
         version: text(from.get_version())?,
         safe_mode: from.get_safe_mode(),
+        read_only: text(from.get_read_only())?,
         repair: read_repair(from.get_repair().map_err(malformed)?)?,
+        trash_files: from.get_trash_files(),
+        trash_bytes: from.get_trash_bytes(),
     })
 }
 
@@ -203,5 +230,8 @@ pub fn write_cluster_status(from: &ClusterStatus, mut to: name::cluster_status::
     to.set_pending_deletes(from.pending_deletes);
     to.set_version(&from.version);
     to.set_safe_mode(from.safe_mode);
-    write_repair(&from.repair, to.init_repair());
+    to.set_read_only(&from.read_only);
+    write_repair(&from.repair, to.reborrow().init_repair());
+    to.set_trash_files(from.trash_files);
+    to.set_trash_bytes(from.trash_bytes);
 }

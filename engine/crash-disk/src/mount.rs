@@ -13,8 +13,8 @@ use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use tempfile::TempDir;
 
-use super::disk::{Disk, Image};
-use super::fuse::{FILE, Shared, serve};
+use crate::disk::{Disk, Image};
+use crate::fuse::{FILE, Shared, serve};
 
 /// Folders of these tests begin so, and go on with the process's id.
 const PREFIX: &str = "blockyard-crash-";
@@ -73,6 +73,11 @@ impl Rig {
 
     /// Makes an ext4 on the disk, with a folder `volume` that `prepare` fills; all of it durable.
     pub fn make_filesystem(&self, prepare: impl FnOnce(&Path)) -> io::Result<Image> {
+        self.make_filesystem_for(256, prepare)
+    }
+
+    /// The same with room for so many files.
+    pub fn make_filesystem_for(&self, files: u32, prepare: impl FnOnce(&Path)) -> io::Result<Image> {
         let device = attach(&self.point("fuse").join(FILE))?;
         let made = run(
             "mkfs.ext4",
@@ -84,7 +89,7 @@ impl Rig {
                 "-m",
                 "0",
                 "-N",
-                "256",
+                &files.to_string(),
                 "-J",
                 "size=4",
                 "-E",
@@ -214,15 +219,19 @@ fn remove_leftovers() {
         if owner.is_none_or(|process| Path::new(&format!("/proc/{process}")).exists()) {
             continue;
         }
-        let path = entry.path();
-        let _ = run("umount", &["-l", text(&path.join("ext4"))]);
-        let devices = run("losetup", &["--noheadings", "--output", "NAME,BACK-FILE"]).unwrap_or_default();
-        for line in devices.lines().filter(|line| line.contains(text(&path))) {
-            if let Some(device) = line.split_whitespace().next() {
-                let _ = run("losetup", &["--detach", device]);
-            }
-        }
-        let _ = run("umount", &["-l", text(&path.join("fuse"))]);
-        let _ = fs::remove_dir_all(&path);
+        clear(&entry.path());
     }
+}
+
+/// Takes away what lies mounted in the folder of a rig, and the folder: for when the rig can't do so itself.
+pub fn clear(folder: &Path) {
+    let _ = run("umount", &["-l", text(&folder.join("ext4"))]);
+    let devices = run("losetup", &["--noheadings", "--output", "NAME,BACK-FILE"]).unwrap_or_default();
+    for line in devices.lines().filter(|line| line.contains(text(folder))) {
+        if let Some(device) = line.split_whitespace().next() {
+            let _ = run("losetup", &["--detach", device]);
+        }
+    }
+    let _ = run("umount", &["-l", text(&folder.join("fuse"))]);
+    let _ = fs::remove_dir_all(folder);
 }

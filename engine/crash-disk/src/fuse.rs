@@ -17,7 +17,7 @@ use fuser::{
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use super::disk::{Answer, Disk};
+use crate::disk::{Answer, Disk};
 
 /// The file's name under the mount point.
 pub const FILE: &str = "disk";

@@ -1,0 +1,41 @@
+//! Figures of a dataserver's machine and disks; the highest value stands for what is not known.
+
+use blockyard_schema::dataserver_capnp as data;
+
+use crate::types::{HostReport, LatencyReport};
+
+pub(super) fn read_latency(from: data::latency_report::Reader<'_>) -> LatencyReport {
+    LatencyReport {
+        count: from.get_count(),
+        p50_us: from.get_p50_us(),
+        p99_us: from.get_p99_us(),
+    }
+}
+
+pub(super) fn write_latency(from: LatencyReport, mut to: data::latency_report::Builder<'_>) {
+    to.set_count(from.count);
+    to.set_p50_us(from.p50_us);
+    to.set_p99_us(from.p99_us);
+}
+
+/// Reads what a machine is doing.
+pub fn read_host_report(from: data::host_report::Reader<'_>) -> HostReport {
+    let word = |value: u32| (value != u32::MAX).then_some(value);
+    let long = |value: u64| (value != u64::MAX).then_some(value);
+    HostReport {
+        cpu_busy_permille: Some(from.get_cpu_busy_permille()).filter(|value| *value != u16::MAX),
+        load1_permille: word(from.get_load1_permille()),
+        cores: word(from.get_cores()),
+        memory_bytes: long(from.get_memory_bytes()),
+        memory_available_bytes: long(from.get_memory_available_bytes()),
+    }
+}
+
+/// Writes what a machine is doing.
+pub fn write_host_report(from: &HostReport, mut to: data::host_report::Builder<'_>) {
+    to.set_cpu_busy_permille(from.cpu_busy_permille.unwrap_or(u16::MAX));
+    to.set_load1_permille(from.load1_permille.unwrap_or(u32::MAX));
+    to.set_cores(from.cores.unwrap_or(u32::MAX));
+    to.set_memory_bytes(from.memory_bytes.unwrap_or(u64::MAX));
+    to.set_memory_available_bytes(from.memory_available_bytes.unwrap_or(u64::MAX));
+}
