@@ -1,7 +1,7 @@
 //! Uploads beyond the state: volumes for fresh blocks, proofs of written ones, and what a commit waits for.
 
 use blockyard_engine::limits::BLOCK_BYTES_MAX;
-use blockyard_wire::ticket::{Operation, now_unix_ms};
+use blockyard_wire::ticket::Operation;
 use blockyard_wire::types::{
     AddedBlock, BlockId, Duty, Liveness, NewBlock, ReplicaState, VolumeId, VolumeState,
 };
@@ -70,7 +70,7 @@ impl Core {
             .iter()
             .filter_map(|id| state.blocks().index_of(*id))
             .collect();
-        let expires_unix_ms = now_unix_ms() + self.config.ticket_ms;
+        let expires_unix_ms = self.now_unix_ms() + self.config.ticket_ms;
         let least = usize::from(self.config.min_replicas.min(replication));
         let health = self.health.borrow();
         let candidates = self.candidates(state, &health, &avoid);

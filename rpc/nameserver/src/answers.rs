@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use blockyard_wire::ticket::{Claim, Operation, now_unix_ms};
+use blockyard_wire::ticket::{Claim, Operation};
 use blockyard_wire::types::{
     BlockId, BlockInfo, ClusterStatus, Duty, FileInfo, HeldBlock, Hop, Liveness, Location, ReplicaState,
     ServerStatus, Trashed, VolumeId, VolumeReport, VolumeStatus,
@@ -54,7 +54,7 @@ impl Core {
         if run.is_empty() {
             return Ok(Vec::new());
         }
-        let expires_unix_ms = self.readers.borrow_mut().give(version, now_unix_ms());
+        let expires_unix_ms = self.readers.borrow_mut().give(version, self.now_unix_ms());
         Ok(run
             .into_iter()
             .map(|(index, id, block)| {
@@ -73,7 +73,7 @@ impl Core {
             .blocks()
             .get(id)
             .ok_or_else(|| Problem::not_found(format!("there is no block {id}")))?;
-        let expires_unix_ms = self.readers.borrow_mut().give(block.version, now_unix_ms());
+        let expires_unix_ms = self.readers.borrow_mut().give(block.version, self.now_unix_ms());
         let info = self.describe(&state, (block.index, id, &block), Which::All, expires_unix_ms);
         Ok((info, path_of(&state, block.version), block.version))
     }

@@ -4,16 +4,16 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Instant;
 
 use blockyard_engine::limits::BLOCK_BYTES_MAX;
-use blockyard_wire::ticket::{Keys, now_unix_ms};
+use blockyard_wire::ticket::Keys;
 use blockyard_wire::types::{BlockId, ClusterId, ClusterInfo, Epoch, FileInfo, NewFile};
 use blockyard_wire::{Problem, ProblemKind, Result};
 use futures_util::future::{LocalBoxFuture, Shared};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::dataserver::Control;
@@ -29,6 +29,9 @@ use crate::uploads::Uploads;
 
 /// Commands that may wait for the journal.
 const QUEUE_MAX: usize = 8192;
+
+/// Milliseconds since 1970: the system's clock, unless a simulation brings its own.
+pub type WallClock = Box<dyn Fn() -> u64>;
 
 /// A command on its way into the journal.
 pub struct Queued {
@@ -50,6 +53,7 @@ pub struct Core {
     pub keys: Keys,
     /// `HOST:PORT` it listens on.
     pub address: String,
+    clock: WallClock,
     started: Instant,
     /// All that is durable.
     pub state: RefCell<State>,
@@ -119,6 +123,7 @@ impl Core {
         cluster: ClusterId,
         keys: Keys,
         address: String,
+        clock: WallClock,
         state: State,
         stand_down: watch::Sender<bool>,
         stopping: Shared<LocalBoxFuture<'static, ()>>,
@@ -139,7 +144,7 @@ impl Core {
             started: Instant::now(),
             health: RefCell::new(Health::new(limits, state.blocks(), 0)),
             redundancy: RefCell::default(),
-            readers: RefCell::new(Readers::new(config.ticket_ms, state.last_id(), now_unix_ms())),
+            readers: RefCell::new(Readers::new(config.ticket_ms, state.last_id(), clock())),
             uploads: RefCell::new(uploads),
             orphans: RefCell::default(),
             controls: RefCell::default(),
@@ -168,6 +173,7 @@ impl Core {
             stopping,
             registrations: Cell::new(0),
             state: RefCell::new(state),
+            clock,
             config,
         })
     }
@@ -175,6 +181,11 @@ impl Core {
     /// Milliseconds since the start: the clock of health, uploads and safe mode.
     pub fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
+    }
+
+    /// Milliseconds since 1970: what stands in commands and tickets.
+    pub fn now_unix_ms(&self) -> u64 {
+        (self.clock)()
     }
 
     /// A number for a new connection of a dataserver.
@@ -276,7 +287,7 @@ impl Core {
             block_bytes: BLOCK_BYTES_MAX as u32,
             heartbeat_ms: self.config.heartbeat_ms,
             lease_ms: self.config.lease_ms,
-            now_unix_ms: now_unix_ms(),
+            now_unix_ms: self.now_unix_ms(),
             address: self.address.clone(),
         }
     }
@@ -342,7 +353,7 @@ impl Core {
             blocks: Vec::new(),
             length_bytes: file.length_bytes,
             crc32c: file.crc32c,
-            at_unix_ms: now_unix_ms(),
+            at_unix_ms: self.now_unix_ms(),
             request: file.request,
         };
         // A repeated one has used its reservations up.
@@ -419,7 +430,7 @@ impl Core {
         let now_ms = self.now_ms();
         self.health
             .borrow_mut()
-            .tick(state.blocks(), now_ms, now_unix_ms())
+            .tick(state.blocks(), now_ms, self.now_unix_ms())
     }
 
     /// Looks at the blocks that a change of volumes is about.

@@ -1,19 +1,74 @@
 //! Commands to a connected dataserver, down the connection that it opened.
+//!
+//! What carries them stands behind [`Remote`]: Cap'n Proto, or the messages of a simulation.
+
+mod wired;
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::Duration;
 
-use blockyard_schema::dataserver_capnp::dataserver;
-use blockyard_wire::digest::{BUCKETS, Digest};
+use blockyard_wire::digest::Digest;
 use blockyard_wire::types::{BlockId, Epoch, Hop, Replica, ReplicaProof, ReplicaState, VolumeId};
-use blockyard_wire::{Problem, Result, convert};
+use blockyard_wire::{Problem, Result};
+use futures_util::future::LocalBoxFuture;
 
 use crate::state::blocks::{Block, VolumeIndex};
+
+pub use wired::Wired;
 
 /// Longest wait for an answer. A connection that is lost ends the wait at once; this is for servers that hang.
 const ANSWER: Duration = Duration::from_secs(120);
 /// Replicas of one answer.
 const REPLICAS_MAX: u32 = 8192;
+
+/// A block that a volume is to pull from another.
+#[derive(Clone, Debug)]
+pub struct CopyOrder {
+    /// The block.
+    pub block: BlockId,
+    /// The version it was made for.
+    pub version: u64,
+    /// Its place in the file.
+    pub index: u32,
+    /// Bytes.
+    pub length: u32,
+    /// CRC32C of the block.
+    pub crc32c: u32,
+    /// Where it is, and the right to pull it.
+    pub source: Hop,
+}
+
+/// The answer to come.
+pub type Answer<'a, T> = LocalBoxFuture<'a, Result<T>>;
+
+/// A dataserver at the other end of a connection: each call is one question. Errors are what the server answers;
+/// `Retry` when it is lost.
+pub trait Remote {
+    /// The digest of what a volume holds.
+    fn digest(&self, volume: VolumeId) -> Answer<'_, Digest>;
+
+    /// At most `limit` replicas in a bucket behind `after`, by id, and whether there are more.
+    fn replicas(
+        &self,
+        volume: VolumeId,
+        bucket: u8,
+        after: BlockId,
+        limit: u32,
+    ) -> Answer<'_, (Vec<Replica>, bool)>;
+
+    /// Deletes replicas durably.
+    fn delete(&self, volume: VolumeId, epoch: Epoch, blocks: &[BlockId]) -> Answer<'_, ()>;
+
+    /// Has a volume pull a block; its proof.
+    fn copy(&self, volume: VolumeId, epoch: Epoch, order: CopyOrder) -> Answer<'_, ReplicaProof>;
+
+    /// Has a volume read a whole replica.
+    fn verify(&self, volume: VolumeId, block: BlockId) -> Answer<'_, ReplicaState>;
+
+    /// The word on a suspect.
+    fn settle(&self, volume: VolumeId, epoch: Epoch, block: BlockId, wanted: bool) -> Answer<'_, ()>;
+}
 
 /// A connected dataserver.
 pub struct Control {
@@ -21,7 +76,7 @@ pub struct Control {
     pub registration: u64,
     /// Its volumes.
     pub volumes: BTreeSet<VolumeIndex>,
-    client: dataserver::Client,
+    remote: Rc<dyn Remote>,
     epoch: Epoch,
 }
 
@@ -30,13 +85,13 @@ impl Control {
     pub fn new(
         registration: u64,
         volumes: BTreeSet<VolumeIndex>,
-        client: dataserver::Client,
+        remote: Rc<dyn Remote>,
         epoch: Epoch,
     ) -> Self {
         Self {
             registration,
             volumes,
-            client,
+            remote,
             epoch,
         }
     }
@@ -46,14 +101,7 @@ impl Control {
     /// # Errors
     /// What the server answers; `Retry` when it is lost.
     pub async fn digest(&self, volume: VolumeId) -> Result<Digest> {
-        let mut request = self.client.digest_request();
-        convert::write_id(&volume.0, request.get().init_volume());
-        let answer = soon(request.send().promise).await?;
-        let buckets: Vec<u64> = answer.get()?.get_buckets()?.iter().collect();
-        match buckets.len() == BUCKETS {
-            true => Ok(Digest(buckets)),
-            false => Err(Problem::invalid(format!("a digest of {} buckets", buckets.len()))),
-        }
+        soon(self.remote.digest(volume)).await
     }
 
     /// All replicas in a bucket, by id.
@@ -63,15 +111,9 @@ impl Control {
     pub async fn replicas(&self, volume: VolumeId, bucket: u8) -> Result<Vec<Replica>> {
         let mut all: Vec<Replica> = Vec::new();
         loop {
-            let mut request = self.client.replicas_request();
-            let mut fields = request.get();
-            convert::write_id(&volume.0, fields.reborrow().init_volume());
-            fields.set_bucket(u16::from(bucket));
-            fields.set_after(all.last().map_or(0, |replica| replica.block.0));
-            fields.set_limit(REPLICAS_MAX);
-            let answer = soon(request.send().promise).await?;
-            let answer = answer.get()?;
-            let page = convert::read_list(answer.get_replicas()?, convert::read_replica)?;
+            let after = all.last().map_or(BlockId(0), |replica| replica.block);
+            let asked = self.remote.replicas(volume, bucket, after, REPLICAS_MAX);
+            let (page, more) = soon(asked).await?;
             let in_order = |pair: &[Replica]| pair[0].block < pair[1].block;
             let goes_on = all
                 .last()
@@ -80,7 +122,7 @@ impl Control {
             if !goes_on || !page.windows(2).all(in_order) {
                 return Err(Problem::invalid("a list of replicas that is not in order"));
             }
-            let more = answer.get_more() && !page.is_empty();
+            let more = more && !page.is_empty();
             all.extend(page);
             if !more {
                 return Ok(all);
@@ -93,12 +135,7 @@ impl Control {
     /// # Errors
     /// What the server answers; `Retry` when it is lost.
     pub async fn delete(&self, volume: VolumeId, blocks: &[BlockId]) -> Result<()> {
-        let mut request = self.client.delete_request();
-        let mut fields = request.get();
-        convert::write_id(&volume.0, fields.reborrow().init_volume());
-        convert::write_epoch(&self.epoch, fields.reborrow().init_epoch());
-        convert::write_block_ids(blocks, fields.init_blocks(blocks.len() as u32));
-        soon(request.send().promise).await.map(|_| ())
+        soon(self.remote.delete(volume, self.epoch, blocks)).await
     }
 
     /// Has a volume pull a block from `source`; its proof that it holds a durable replica.
@@ -112,18 +149,15 @@ impl Control {
         block: &Block,
         source: &Hop,
     ) -> Result<ReplicaProof> {
-        let mut request = self.client.copy_request();
-        let mut fields = request.get();
-        convert::write_id(&volume.0, fields.reborrow().init_volume());
-        fields.set_block(id.0);
-        fields.set_version(block.version);
-        fields.set_index(block.index);
-        fields.set_length(block.length);
-        fields.set_crc32c(block.crc32c);
-        convert::write_hop(source, fields.reborrow().init_source());
-        convert::write_epoch(&self.epoch, fields.init_epoch());
-        let answer = soon(request.send().promise).await?;
-        convert::read_proof(answer.get()?.get_proof()?)
+        let order = CopyOrder {
+            block: id,
+            version: block.version,
+            index: block.index,
+            length: block.length,
+            crc32c: block.crc32c,
+            source: source.clone(),
+        };
+        soon(self.remote.copy(volume, self.epoch, order)).await
     }
 
     /// Has a volume read a whole replica.
@@ -131,12 +165,7 @@ impl Control {
     /// # Errors
     /// `NotFound` when it has none; what else the server answers; `Retry` when it is lost.
     pub async fn verify(&self, volume: VolumeId, block: BlockId) -> Result<ReplicaState> {
-        let mut request = self.client.verify_request();
-        let mut fields = request.get();
-        convert::write_id(&volume.0, fields.reborrow().init_volume());
-        fields.set_block(block.0);
-        let answer = soon(request.send().promise).await?;
-        Ok(convert::replica_state_from(answer.get()?.get_state()))
+        soon(self.remote.verify(volume, block)).await
     }
 
     /// The word on a suspect: to be verified and served, or forgotten.
@@ -144,22 +173,15 @@ impl Control {
     /// # Errors
     /// What the server answers; `Retry` when it is lost.
     pub async fn settle(&self, volume: VolumeId, block: BlockId, wanted: bool) -> Result<()> {
-        let mut request = self.client.settle_request();
-        let mut fields = request.get();
-        convert::write_id(&volume.0, fields.reborrow().init_volume());
-        fields.set_block(block.0);
-        fields.set_wanted(wanted);
-        convert::write_epoch(&self.epoch, fields.init_epoch());
-        soon(request.send().promise).await.map(|_| ())
+        soon(self.remote.settle(volume, self.epoch, block, wanted)).await
     }
 }
 
-async fn soon<T>(answer: impl Future<Output = capnp::Result<T>>) -> Result<T> {
-    match tokio::time::timeout(ANSWER, answer).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(Problem::retry(format!(
+async fn soon<T>(answer: Answer<'_, T>) -> Result<T> {
+    tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(|_| {
+        Err(Problem::retry(format!(
             "the dataserver did not answer for {} s",
             ANSWER.as_secs()
-        ))),
-    }
+        )))
+    })
 }

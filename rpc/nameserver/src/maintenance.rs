@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use blockyard_wire::Result;
-use blockyard_wire::ticket::now_unix_ms;
 use blockyard_wire::types::{BlockId, RequestId};
 
 use crate::core::Core;
@@ -79,7 +78,7 @@ async fn expire(core: &Core) -> Result<()> {
         tracing::info!(count = leases.len(), "uploads have been silent for too long");
         core.propose(Command::Expire {
             leases: leases.to_vec(),
-            at_unix_ms: now_unix_ms(),
+            at_unix_ms: core.now_unix_ms(),
         })
         .await?;
         leases
@@ -91,7 +90,7 @@ async fn expire(core: &Core) -> Result<()> {
 
 /// Empties the trash of what has been there for long enough, or of the oldest when space is short.
 async fn empty_trash(core: &Core) -> Result<()> {
-    let now = now_unix_ms();
+    let now = core.now_unix_ms();
     let entries: Vec<u64> = {
         let state = core.state.borrow();
         let trash = state.trash().entries();
@@ -139,7 +138,7 @@ fn space_is_short(core: &Core) -> bool {
 
 async fn reap(core: &Core) -> Result<()> {
     let done: Vec<u64> = {
-        let (state, readers, now) = (core.state.borrow(), core.readers.borrow(), now_unix_ms());
+        let (state, readers, now) = (core.state.borrow(), core.readers.borrow(), core.now_unix_ms());
         let condemned = state.condemned().keys();
         condemned
             .filter(|version| readers.are_done(**version, now))

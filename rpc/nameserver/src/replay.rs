@@ -5,6 +5,7 @@
 //! byte for byte, as far as each was written.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use blockyard_wire::types::ClusterId;
@@ -96,12 +97,43 @@ pub struct Tail {
     pub files: u64,
 }
 
+/// Gives at most so many bytes from the beginning of a file.
+pub type Read<'a> = &'a dyn Fn(&Path, usize) -> io::Result<Vec<u8>>;
+
+/// [`Read`] from the file system.
+fn from_disk(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    if bytes_max == usize::MAX {
+        return fs::read(path);
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path)?
+        .take(bytes_max as u64)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Reads journal files in order and hands on each command above `after` with its index.
 ///
 /// # Errors
 /// `Damaged` when a frame is bad and a valid one follows, when files do not fit together or were cut short, or
 /// when commands between `after` and the first are missing; and what `apply` gives.
 pub fn replay(
+    dirs: &[PathBuf],
+    cluster: ClusterId,
+    files: &[LogFile],
+    after: u64,
+    apply: &mut dyn FnMut(u64, Command) -> Result<(), Error>,
+) -> Result<Tail, Error> {
+    replay_with(&from_disk, dirs, cluster, files, after, apply)
+}
+
+/// [`replay`] of files that `read` gives.
+///
+/// # Errors
+/// Those of [`replay`].
+pub fn replay_with(
+    read: Read<'_>,
     dirs: &[PathBuf],
     cluster: ClusterId,
     files: &[LogFile],
@@ -121,7 +153,7 @@ pub fn replay(
     };
     let mut expected: Option<Place> = None;
     for (at, file) in files.iter().enumerate() {
-        let header = read_header(dir, file, cluster)?;
+        let header = header_of(read, dir, file, cluster)?;
         let path = file.paths[0].display();
         if let Some(expected) = expected
             && header.first != expected
@@ -148,7 +180,7 @@ pub fn replay(
         tail.sequence = file.sequence;
         // What the next file begins with is where this one ended.
         let next = match files.get(at + 1) {
-            Some(next) => Some(read_header(dir, next, cluster)?.first),
+            Some(next) => Some(header_of(read, dir, next, cluster)?.first),
             None => None,
         };
         // Whole files below `after` are there for the older snapshot.
@@ -159,7 +191,7 @@ pub fn replay(
             continue;
         }
         tail.files += 1;
-        let end = replay_file(dir, file, &header, next, after, &mut tail, apply)?;
+        let end = replay_file((read, dir), file, &header, next, after, &mut tail, apply)?;
         expected = Some(end);
     }
     if let Some(end) = expected {
@@ -182,9 +214,13 @@ pub fn replay(
 /// # Errors
 /// `Damaged`, `Format` or `Io`.
 pub fn read_header(dir: &Path, file: &LogFile, cluster: ClusterId) -> Result<Header, Error> {
+    header_of(&from_disk, dir, file, cluster)
+}
+
+fn header_of(read: Read<'_>, dir: &Path, file: &LogFile, cluster: ClusterId) -> Result<Header, Error> {
     let mut sound: Option<(&PathBuf, Header)> = None;
     for path in &file.paths {
-        let page = first_page(path)?;
+        let page = first_page(read, path)?;
         let Some(header) = Header::decode(&page) else {
             continue;
         };
@@ -230,18 +266,13 @@ pub fn read_header(dir: &Path, file: &LogFile, cluster: ClusterId) -> Result<Hea
     })
 }
 
-fn first_page(path: &Path) -> Result<Vec<u8>, Error> {
-    use std::io::Read as _;
-    let mut page = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(HEADER_BYTES as u64).read_to_end(&mut page))
-        .map_err(Error::io(format!("cannot read {}", path.display())))?;
-    Ok(page)
+fn first_page(read: Read<'_>, path: &Path) -> Result<Vec<u8>, Error> {
+    read(path, HEADER_BYTES).map_err(Error::io(format!("cannot read {}", path.display())))
 }
 
 /// A file's bytes, and whether they are all that it was made with.
-fn image(path: &Path, header: &Header) -> Result<(Vec<u8>, bool), Error> {
-    let bytes = fs::read(path).map_err(Error::io(format!("cannot read {}", path.display())))?;
+fn image(read: Read<'_>, path: &Path, header: &Header) -> Result<(Vec<u8>, bool), Error> {
+    let bytes = read(path, usize::MAX).map_err(Error::io(format!("cannot read {}", path.display())))?;
     let whole = bytes.len() as u64 >= u64::from(header.pages) * PAGE_BYTES;
     Ok((bytes, whole))
 }
@@ -254,7 +285,7 @@ fn image(path: &Path, header: &Header) -> Result<(Vec<u8>, bool), Error> {
 pub fn mended(file: &LogFile, header: &Header, until: Option<Place>) -> Result<(Vec<u8>, u64), Error> {
     let mut images = Vec::new();
     for path in &file.paths {
-        images.push(image(path, header)?);
+        images.push(image(&from_disk, path, header)?);
     }
     let mut made = header.encode();
     let mut place = header.first;
@@ -315,7 +346,7 @@ fn next_valid<'a>(image: &'a [u8], offset: usize, header: &Header) -> Option<(us
 
 /// Reads the frames of one file, up to `until` where that is known; where the frame behind the last belongs.
 fn replay_file(
-    dir: &Path,
+    (read, dir): (Read<'_>, &Path),
     file: &LogFile,
     header: &Header,
     until: Option<Place>,
@@ -332,7 +363,7 @@ fn replay_file(
     };
     let mut images = Vec::new();
     for path in &file.paths {
-        images.push(image(path, header)?);
+        images.push(image(read, path, header)?);
     }
     let mut place = header.first;
     let mut offset = HEADER_BYTES;

@@ -263,6 +263,7 @@ async fn run(
         cluster,
         keys,
         address.to_string(),
+        Box::new(now_unix_ms),
         state,
         stand_down,
         stopping.clone(),

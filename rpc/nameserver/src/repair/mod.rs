@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use blockyard_wire::ticket::{Operation, now_unix_ms};
+use blockyard_wire::ticket::Operation;
 use blockyard_wire::types::{Backlog, BlockId, RepairStatus, ReplicaState};
 use blockyard_wire::{Problem, ProblemKind, Result};
 
@@ -76,7 +76,8 @@ impl Work {
         shown
     }
 
-    fn is_busy(&self, id: u64) -> bool {
+    /// Whether something is being done for a block.
+    pub fn is_busy(&self, id: u64) -> bool {
         self.busy.borrow().contains(&id)
     }
 
@@ -356,7 +357,7 @@ async fn copy(core: &Rc<Core>, id: BlockId, source: VolumeIndex, target: VolumeI
     let (block, hop) = {
         let state = core.state.borrow();
         let block = *state.blocks().get(id).ok_or_else(gone)?;
-        let expires_unix_ms = now_unix_ms() + core.config.ticket_ms;
+        let expires_unix_ms = core.now_unix_ms() + core.config.ticket_ms;
         let what = (Operation::Copy, 0, block.length);
         (
             block,

@@ -3,15 +3,14 @@
 use std::rc::Rc;
 
 use blockyard_schema::nameserver_capnp::session;
-use blockyard_wire::ticket::now_unix_ms;
 use blockyard_wire::types::{BlockId, RequestId, VolumeId};
-use blockyard_wire::{Problem, ProblemKind, Result, convert};
+use blockyard_wire::{Problem, Result, convert};
 
 use super::custody::Custody;
 use crate::answers::BLOCKS_MAX;
+use crate::calls::{NewUpload, Sent, mixed_up};
 use crate::core::Core;
 use crate::operate;
-use crate::reports;
 use crate::state::{Command, Outcome};
 
 /// Volumes that a client may ask to avoid in one call.
@@ -58,11 +57,6 @@ fn avoided(
         )));
     }
     convert::read_list(list, convert::read_volume_id)
-}
-
-/// An outcome of another kind than the command's: a request id was used for two different calls.
-fn mixed_up() -> capnp::Error {
-    Problem::invalid("this request id was used for another call").into()
 }
 
 impl session::Server for Session {
@@ -147,15 +141,9 @@ impl session::Server for Session {
         mut results: session::MkdirResults,
     ) -> capnp::Result<()> {
         let params = params.get()?;
-        let command = Command::Mkdir {
-            path: text(params.get_path())?,
-            parents: params.get_parents(),
-            at_unix_ms: now_unix_ms(),
-            request: request(params.get_request())?,
-        };
-        let Outcome::Made { file } = self.core.propose(command).await? else {
-            return Err(mixed_up());
-        };
+        let (path, parents) = (text(params.get_path())?, params.get_parents());
+        let request = request(params.get_request())?;
+        let file = self.core.mkdir(path, parents, request).await?;
         convert::write_file_info(&file, results.get().init_file());
         Ok(())
     }
@@ -166,14 +154,11 @@ impl session::Server for Session {
         _: session::RenameResults,
     ) -> capnp::Result<()> {
         let params = params.get()?;
-        let command = Command::Rename {
-            from: text(params.get_from())?,
-            to: text(params.get_to())?,
-            overwrite: params.get_overwrite(),
-            at_unix_ms: now_unix_ms(),
-            request: request(params.get_request())?,
-        };
-        self.core.propose(command).await?;
+        let (from, to) = (text(params.get_from())?, text(params.get_to())?);
+        let request = request(params.get_request())?;
+        self.core
+            .rename(from, to, params.get_overwrite(), request)
+            .await?;
         Ok(())
     }
 
@@ -183,15 +168,9 @@ impl session::Server for Session {
         mut results: session::RemoveResults,
     ) -> capnp::Result<()> {
         let params = params.get()?;
-        let command = Command::Remove {
-            path: text(params.get_path())?,
-            recursive: params.get_recursive(),
-            at_unix_ms: now_unix_ms(),
-            request: request(params.get_request())?,
-        };
-        let Outcome::Removed { files, bytes } = self.core.propose(command).await? else {
-            return Err(mixed_up());
-        };
+        let (path, recursive) = (text(params.get_path())?, params.get_recursive());
+        let request = request(params.get_request())?;
+        let (files, bytes) = self.core.remove(path, recursive, request).await?;
         let mut results = results.get();
         results.set_files(files);
         results.set_bytes(bytes);
@@ -204,30 +183,18 @@ impl session::Server for Session {
         mut results: session::BeginResults,
     ) -> capnp::Result<()> {
         let params = params.get()?;
-        let core = &self.core;
-        core.uploads.borrow().may_begin()?;
-        let command = Command::Begin {
+        let upload = NewUpload {
             path: text(params.get_path())?,
             overwrite: params.get_overwrite(),
-            replication: core.replication_or_default(params.get_replication()),
+            replication: params.get_replication(),
             content_type: text(params.get_content_type())?,
-            at_unix_ms: now_unix_ms(),
-            request: request(params.get_request())?,
         };
-        let Outcome::Begun {
-            lease,
-            version,
-            replication,
-        } = core.propose(command).await?
-        else {
-            return Err(mixed_up());
-        };
-        core.uploads.borrow_mut().renew(lease, core.now_ms());
+        let lease = self.core.begin(upload, request(params.get_request())?).await?;
         let mut results = results.get();
-        results.set_lease(lease);
-        results.set_version(version);
-        results.set_lease_ms(core.config.lease_ms);
-        results.set_replication(replication);
+        results.set_lease(lease.id);
+        results.set_version(lease.version);
+        results.set_lease_ms(lease.lease_ms);
+        results.set_replication(lease.replication);
         Ok(())
     }
 
@@ -257,20 +224,9 @@ impl session::Server for Session {
         _: session::AddBlocksResults,
     ) -> capnp::Result<()> {
         let params = params.get()?;
-        let core = &self.core;
-        let lease = params.get_lease();
         let added = convert::read_list(params.get_blocks()?, convert::read_added_block)?;
         let request = request(params.get_request())?;
-        let blocks = core.proven(lease, &added)?;
-        core.propose(Command::AddBlocks {
-            lease,
-            blocks,
-            request,
-        })
-        .await?;
-        let mut uploads = core.uploads.borrow_mut();
-        uploads.renew(lease, core.now_ms());
-        added.iter().for_each(|block| uploads.added(lease, block.block));
+        self.core.add_blocks(params.get_lease(), &added, request).await?;
         Ok(())
     }
 
@@ -280,24 +236,13 @@ impl session::Server for Session {
         mut results: session::CommitResults,
     ) -> capnp::Result<()> {
         let params = params.get()?;
-        let core = &self.core;
-        let lease = params.get_lease();
-        let command = Command::Commit {
-            lease,
+        let sent = Sent {
             blocks: params.get_blocks(),
             length_bytes: params.get_length_bytes(),
             crc32c: params.get_crc32c(),
-            at_unix_ms: now_unix_ms(),
-            request: request(params.get_request())?,
         };
-        let repeated = core.state.borrow().repeated(&command).is_some();
-        if !repeated {
-            core.readable(lease)?;
-        }
-        let Outcome::Committed { file, degraded } = core.propose(command).await? else {
-            return Err(mixed_up());
-        };
-        core.uploads.borrow_mut().end(lease);
+        let request = request(params.get_request())?;
+        let (file, degraded) = self.core.commit(params.get_lease(), sent, request).await?;
         let mut results = results.get();
         convert::write_file_info(&file, results.reborrow().init_file());
         results.set_degraded(degraded);
@@ -350,9 +295,7 @@ impl session::Server for Session {
         mut results: session::RenewResults,
     ) -> capnp::Result<()> {
         let lease = params.get()?.get_lease();
-        self.core.state.borrow().held(lease)?;
-        self.core.uploads.borrow_mut().renew(lease, self.core.now_ms());
-        results.get().set_lease_ms(self.core.config.lease_ms);
+        results.get().set_lease_ms(self.core.renew(lease)?);
         Ok(())
     }
 
@@ -364,8 +307,7 @@ impl session::Server for Session {
         let params = params.get()?;
         let lease = params.get_lease();
         let request = request(params.get_request())?;
-        self.core.propose(Command::Abandon { lease, request }).await?;
-        self.core.uploads.borrow_mut().end(lease);
+        self.core.abandon(lease, request).await?;
         Ok(())
     }
 
@@ -384,13 +326,7 @@ impl session::Server for Session {
             .take(200)
             .collect();
         tracing::info!(%block, %volume, kind = kind.name(), message, "a client could not read a replica");
-        let index = self.core.state.borrow().blocks().known(volume)?;
-        if matches!(
-            kind,
-            ProblemKind::Corrupt | ProblemKind::NotFound | ProblemKind::OtherReplica
-        ) {
-            reports::doubt(self.core.clone(), index, block);
-        }
+        self.core.report_bad(block, volume, kind)?;
         Ok(())
     }
 
@@ -455,15 +391,12 @@ impl session::Server for Session {
         mut results: session::SetReplicationResults,
     ) -> capnp::Result<()> {
         let params = params.get()?;
-        let command = Command::SetReplication {
-            path: text(params.get_path())?,
-            recursive: params.get_recursive(),
-            replication: params.get_replication(),
-            request: request(params.get_request())?,
-        };
-        let Outcome::Replicated { files } = self.core.propose(command).await? else {
-            return Err(mixed_up());
-        };
+        let (path, recursive) = (text(params.get_path())?, params.get_recursive());
+        let (replication, request) = (params.get_replication(), request(params.get_request())?);
+        let files = self
+            .core
+            .set_replication(path, recursive, replication, request)
+            .await?;
         results.get().set_files(files);
         Ok(())
     }
@@ -472,8 +405,7 @@ impl session::Server for Session {
         let params = params.get()?;
         let tuning = convert::read_tuning(params.get_tuning()?);
         let request = request(params.get_request())?;
-        self.core.propose(Command::Tune { tuning, request }).await?;
-        self.core.repair_wake.notify_one();
+        self.core.tune(tuning, request).await?;
         Ok(())
     }
 
@@ -486,11 +418,11 @@ impl session::Server for Session {
         let command = Command::Discard {
             path: text(params.get_path())?,
             recursive: params.get_recursive(),
-            at_unix_ms: now_unix_ms(),
+            at_unix_ms: self.core.now_unix_ms(),
             request: request(params.get_request())?,
         };
         let Outcome::Removed { files, bytes } = self.core.propose(command).await? else {
-            return Err(mixed_up());
+            return Err(mixed_up().into());
         };
         let mut results = results.get();
         results.set_files(files);
@@ -524,11 +456,11 @@ impl session::Server for Session {
         let command = Command::Restore {
             entry: params.get_entry(),
             to: text(params.get_to())?,
-            at_unix_ms: now_unix_ms(),
+            at_unix_ms: self.core.now_unix_ms(),
             request: request(params.get_request())?,
         };
         let Outcome::Made { file } = self.core.propose(command).await? else {
-            return Err(mixed_up());
+            return Err(mixed_up().into());
         };
         convert::write_file_info(&file, results.get().init_file());
         Ok(())
@@ -560,11 +492,11 @@ impl session::Server for Session {
         };
         let command = Command::Empty {
             entries,
-            at_unix_ms: now_unix_ms(),
+            at_unix_ms: self.core.now_unix_ms(),
             request: request(params.get_request())?,
         };
         let Outcome::Removed { files, bytes } = self.core.propose(command).await? else {
-            return Err(mixed_up());
+            return Err(mixed_up().into());
         };
         let mut results = results.get();
         results.set_files(files);
