@@ -171,6 +171,21 @@ pub fn strike(cluster: &Cluster, counts: &mut Counts) -> Blow {
     Blow::None
 }
 
+/// What goes wrong at the end, so that it is still so when nothing more does; hosts whose processes it ends.
+pub fn strike_last(cluster: &Cluster, counts: &mut Counts) -> Vec<HostId> {
+    let mut count = |kind: &'static str| {
+        *counts.entry(kind).or_insert(0) += 1;
+        cluster.world.note(0, 0, "fault", &[], kind.to_owned());
+    };
+    for _ in 0..6 {
+        rot(cluster, &mut count);
+    }
+    match lose_disk(cluster, &mut count) {
+        Blow::Crash(host, _) => vec![host],
+        _ => Vec::new(),
+    }
+}
+
 /// Flips bits of a replica that is not the last, or has it vanish, as from a disk that was restored from an older image;
 /// or does so to all of a block's but the last.
 fn rot(cluster: &Cluster, count: &mut impl FnMut(&'static str)) {
@@ -255,7 +270,7 @@ fn start_old(cluster: &Cluster, count: &mut impl FnMut(&'static str)) -> Blow {
         Some((disk, reign)) if cluster.is_outdated(reign) => {
             count("old nameserver started");
             *cluster.old_disk.borrow_mut() = disk;
-            Blow::Start(old, 1_000 + some_ms(cluster, 200_000))
+            Blow::Start(old, 20_000 + world.below(200_000))
         }
         None => {
             let reign = cluster.nameserver().map(|name| name.epoch().number);

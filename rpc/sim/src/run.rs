@@ -307,6 +307,7 @@ impl Driver {
         match self.phase {
             Phase::Storm => {
                 if self.world.messages() >= self.messages || now_ms >= STORM_MS {
+                    self.strike_last();
                     self.calm(root);
                     self.phase = Phase::Calm(now_ms);
                 }
@@ -374,6 +375,13 @@ impl Driver {
                 self.crash(host);
                 self.world.schedule(100, Happening::Boot(host));
             }
+        }
+    }
+
+    /// Damage and losses that nobody comes upon by reading: the cluster has to find them by itself.
+    fn strike_last(&mut self) {
+        for host in faults::strike_last(&self.cluster, &mut self.faults) {
+            self.crash(host);
         }
     }
 

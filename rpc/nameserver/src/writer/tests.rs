@@ -65,7 +65,7 @@ fn beside<F: Future<Output = ()>>(
             config,
             cluster,
             keys,
-            "here:1".to_owned(),
+            ("here:1".to_owned(), Box::new(blockyard_wire::ticket::now_unix_ms)),
             state,
             watch::channel(false).0,
             stopping.boxed_local().shared(),
