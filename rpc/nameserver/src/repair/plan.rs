@@ -231,7 +231,13 @@ pub fn even_out(core: &Core, work: &Work) -> Option<(BlockId, u32, Plan)> {
             })
         })
         .collect();
+    let now_ms = core.now_ms();
+    let mut fills = fills;
+    // Three heartbeats: the copy shows with the next, the deletion of what it replaces somewhat later.
+    let window_ms = 3 * u64::from(core.config.heartbeat_ms);
+    work.moved.borrow_mut().apply(&mut fills, window_ms, now_ms);
     let (givers, takers) = balance::sides(&fills);
+    let fill = |volume: VolumeIndex| fills.iter().find(|fill| fill.volume == volume);
     let takes = |volume: &&VolumeIndex| {
         candidates.iter().any(|c| c.volume == **volume) && work.has_room(core, **volume)
     };
@@ -254,15 +260,24 @@ pub fn even_out(core: &Core, work: &Work) -> Option<(BlockId, u32, Plan)> {
             row.is_some_and(|row| row.pending.contains(&id))
         };
         for &from in givers.iter().filter(|from| sound(**from)) {
-            let to = takers
-                .iter()
-                .find(|to| !owes(**to) && balance::may_move(block, from, **to, health.standings()));
+            let is_worth = |to: VolumeIndex| {
+                let (giver, taker) = (fill(from), fill(to));
+                giver
+                    .zip(taker)
+                    .is_some_and(|(giver, taker)| balance::is_worth(giver, taker, u64::from(block.length)))
+            };
+            let to = takers.iter().find(|to| {
+                !owes(**to) && is_worth(**to) && balance::may_move(block, from, **to, health.standings())
+            });
             let sources: Vec<_> = block
                 .replicas()
                 .filter(|(volume, state)| *state == ReplicaState::Good && core.control_of(*volume).is_some())
                 .map(|(volume, _)| volume)
                 .collect();
             if let (Some(to), Some(source)) = (to, work.idlest(&sources, core)) {
+                work.moved
+                    .borrow_mut()
+                    .add(from, *to, u64::from(block.length), now_ms);
                 return Some((BlockId(id), block.length, Plan::Copy(source, *to)));
             }
         }
