@@ -20,8 +20,9 @@ use crate::commands::{Answer, Command};
 use crate::host::Host;
 use crate::service::Service;
 
-/// The pause before the second attempt to reach a nameserver; it doubles up to the longest.
-const BACKOFF_MS: (u64, u64) = (50, 5_000);
+/// The pause before the second attempt to reach a nameserver; it doubles up to the longest. A nameserver that is back has
+/// nowhere to put blocks before its dataservers are, and one attempt a second is no more than their heartbeats.
+const BACKOFF_MS: (u64, u64) = (50, 1_000);
 /// For a nameserver's answer; a volume that has said nothing for as long counts as failed.
 const ANSWER: Duration = Duration::from_secs(10);
 /// What one heartbeat waits for a volume's report.

@@ -74,10 +74,18 @@ impl Core {
         let least = usize::from(self.config.min_replicas.min(replication));
         let health = self.health.borrow();
         let candidates = self.candidates(state, &health, &avoid);
+        let soon = self.servers_soon(&health);
         let mut blocks = Vec::new();
         for _ in 0..count.clamp(1, ALLOCATE_MAX) {
             let wanted = usize::from(replication);
             let chain = choose(&candidates, &[], wanted, least, &mut *self.lots.borrow_mut());
+            if chain.len() < soon.min(wanted) {
+                return Err(Problem::retry(format!(
+                    "the nameserver has just started, and {} volumes of {soon} dataservers are back: in a moment \
+                     there are more",
+                    candidates.len()
+                )));
+            }
             if chain.len() < least {
                 return Err(self.no_volumes(state, chain.len(), least));
             }
@@ -97,6 +105,13 @@ impl Core {
             });
         }
         Ok(blocks)
+    }
+
+    /// Servers that are to be reckoned with. Those of a nameserver that has just started come back one after the other:
+    /// as long as they are not even suspect, no chain is shorter because one was quicker than the others.
+    fn servers_soon(&self, health: &crate::health::Health) -> usize {
+        let just_started = self.safe_mode.get() && self.now_ms() < u64::from(self.config.suspect_ms);
+        if just_started { health.servers().len() } else { 0 }
     }
 
     /// Volumes that take new blocks: heard from, serving, with room.

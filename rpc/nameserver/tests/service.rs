@@ -164,14 +164,21 @@ fn a_file_from_join_to_restart() {
             let condemned = 2 + u64::from(!stop);
             assert_eq!(
                 (status.files, status.blocks, status.leases),
-                (1, 1 + condemned, 2)
+                (1, 1 + condemned, 2 + u64::from(!stop))
             );
             let (file, blocks) = client.lookup("/kept").await.unwrap();
             assert_eq!((file.size_bytes, file.crc32c), (4, crc(b"kept")));
             assert_eq!(blocks[0].replicas.len(), 2, "locations are durable");
             assert!(!blocks[0].replicas[0].live);
+            let (lease, _) = client.begin("/early too", true).await.unwrap();
             let one = Server::join(&nodes[0], &address, &secret).await.unwrap();
+            let problem = client.allocate(lease, 1, &[]).await.unwrap_err();
+            assert!(
+                problem.kind == ProblemKind::Retry && problem.message.contains("just started"),
+                "a copy less, only because one server was quicker: {problem}"
+            );
             let two = Server::join(&nodes[1], &address, &secret).await.unwrap();
+            assert_eq!(client.allocate(lease, 1, &[]).await.unwrap()[0].chain.len(), 2);
             until("safe mode ends when all have come", async || {
                 (!client.status().await.unwrap().safe_mode).then_some(())
             })
