@@ -48,7 +48,12 @@ impl Cluster {
     /// Nobody answers, or the secret is refused.
     pub async fn connect(self) -> anyhow::Result<Client> {
         let names = self.nameservers.join(", ");
-        let options = Options::new(self.nameservers, self.secret);
+        let options = Options {
+            zone: std::env::var("BLOCKYARD_ZONE")
+                .ok()
+                .filter(|zone| !zone.is_empty()),
+            ..Options::new(self.nameservers, self.secret)
+        };
         Client::connect(options)
             .await
             .map_err(|problem| advise(problem, &names))

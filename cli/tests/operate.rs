@@ -82,6 +82,46 @@ fn servers_go_into_maintenance_and_come_back() {
 }
 
 #[test]
+fn a_dead_server_is_made_up_for_after_the_time_that_was_set() {
+    let mut cluster = Cluster::empty();
+    cluster.nameserver_flags = ["--suspect", "2s", "--dead", "4s", "--outage", "40"]
+        .map(str::to_owned)
+        .to_vec();
+    cluster.start_nameserver();
+    for at in 0..3 {
+        cluster.dataservers.push(None);
+        cluster.start_dataserver(at);
+    }
+    cluster.wait_for_servers(3);
+    let files: Vec<Vec<u8>> = (0..8)
+        .map(|n| cluster.upload_random(&format!("file-{n}"), 70_000 + n))
+        .collect();
+    let server = cluster.server_address(0);
+    let volumes = cluster.json(&["volume", "list", "--json"]);
+    let mut volumes = volumes.as_array().unwrap().iter();
+    let lost = volumes
+        .find(|volume| volume["server"] == server.as_str())
+        .unwrap()["blocks"]
+        .clone();
+    cluster.kill_dataserver(0);
+    cluster.wait_for_status("what it had is elsewhere", |status| {
+        status["repair"]["copied"]["blocks"] == lost && status["under_replicated_blocks"] == 0
+    });
+    cluster.kill_dataserver(1);
+    let status = cluster.wait_for_status("two of three are too many at once", |status| {
+        !status["repair"]["held"].as_str().unwrap().is_empty()
+    });
+    assert!(
+        status["repair"]["held"].as_str().unwrap().contains("--force"),
+        "{status}"
+    );
+    for (n, bytes) in files.iter().enumerate() {
+        cluster.expect(&format!("/file-{n}"), bytes);
+    }
+    cluster.fails(2, &["nameserver", "--dead", "soon"]);
+}
+
+#[test]
 fn replication_repair_and_balance_are_set_by_hand() {
     let mut cluster = Cluster::start(3);
     cluster.ok(&["mkdir", "-p", "/d"]);

@@ -34,6 +34,7 @@ Exit codes:
 Environment:
   BLOCKYARD_NAMESERVER      HOST:PORT of the nameserver; several with commas
   BLOCKYARD_CLUSTER_SECRET  file with the cluster's secret
+  BLOCKYARD_ZONE            zone of this client: replicas there are read first
   BLOCKYARD_LOG             what to log to stderr: error, warn, info, debug, or 'target=level' lists
 
 PPYDFS's spellings work too: client upload FILE [REMOTE], client download REMOTE [LOCAL], client list, \
@@ -220,6 +221,15 @@ pub struct Nameserver {
     /// How long what was deleted stays in the trash, such as 12h or 7d; sooner it goes when space is short.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "24h")]
     pub trash: Duration,
+    /// Silence after which a dataserver gets no new blocks and is read from last.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
+    pub suspect: Duration,
+    /// Silence after which what a dataserver has counts as lost, and is copied elsewhere.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    pub dead: Duration,
+    /// With more than this part of all volumes silent for so long, repair waits for a word: it is rather the network.
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100), default_value_t = 50)]
+    pub outage: u8,
     /// Where the page is served; 'off' for none.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
     pub web: String,

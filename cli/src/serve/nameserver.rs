@@ -1,6 +1,7 @@
 //! `nameserver`: names, blocks and the page.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use blockyard_nameserver::{Config, Handle, Kind, Page, start};
 use blockyard_web::PageConfig;
@@ -89,6 +90,9 @@ pub fn nameserver(flags: flags::Nameserver) -> anyhow::Result<()> {
             listen,
             replication: flags.replication,
             trash_ms: flags.trash.as_millis() as u64,
+            suspect_ms: millis(flags.suspect),
+            dead_ms: millis(flags.dead),
+            outage_share: f64::from(flags.outage) / 100.0,
             mirror: flags.mirror,
             snapshots_kept: usize::from(flags.snapshots),
             adopt: flags.adopt,
@@ -107,6 +111,10 @@ pub fn nameserver(flags: flags::Nameserver) -> anyhow::Result<()> {
         output::line(format!("  folder {shown}"))?;
         until_stopped(signals, ended, move || Ok(handle.stop().map_err(problem)?)).await
     })
+}
+
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// Where the page goes: `--web`, or PPYDFS's bare port beside the nameserver; `None` with `--web off`.

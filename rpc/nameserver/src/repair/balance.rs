@@ -1,7 +1,5 @@
 //! Evening out how full volumes are: which gives a block, which takes it. Pure.
 
-use std::collections::VecDeque;
-
 use crate::standing::Standings;
 use crate::state::blocks::{Block, VolumeIndex};
 
@@ -34,39 +32,6 @@ impl Fill {
 pub fn is_worth(from: &Fill, to: &Fill, bytes: u64) -> bool {
     let bytes = bytes as i64;
     to.share_with(bytes) <= from.share_with(-bytes)
-}
-
-/// What has moved of late: volumes' reports don't show it yet, and a volume that is given a heartbeat's worth of blocks too
-/// many gives them back.
-#[derive(Clone, Debug, Default)]
-pub struct Moved {
-    /// When, which volume, and its bytes more or fewer.
-    moves: VecDeque<(u64, VolumeIndex, i64)>,
-}
-
-impl Moved {
-    /// A block of so many bytes goes from one volume to another.
-    pub fn add(&mut self, from: VolumeIndex, to: VolumeIndex, bytes: u64, now_ms: u64) {
-        let bytes = bytes as i64;
-        self.moves.push_back((now_ms, from, -bytes));
-        self.moves.push_back((now_ms, to, bytes));
-    }
-
-    /// The fills with what has moved within the last `window_ms`.
-    pub fn apply(&mut self, fills: &mut [Fill], window_ms: u64, now_ms: u64) {
-        while self
-            .moves
-            .front()
-            .is_some_and(|(at_ms, ..)| at_ms + window_ms < now_ms)
-        {
-            self.moves.pop_front();
-        }
-        for fill in fills {
-            let moves = self.moves.iter().filter(|(_, volume, _)| *volume == fill.volume);
-            let bytes: i64 = moves.map(|(.., bytes)| bytes).sum();
-            fill.used_bytes = fill.used_bytes.saturating_add_signed(bytes);
-        }
-    }
 }
 
 /// Volumes that should give, fullest first, and those that should take, emptiest first. A volume that is fuller than the
@@ -168,21 +133,6 @@ mod tests {
             let (least, most) = (used.iter().min().unwrap(), used.iter().max().unwrap());
             prop_assert!(most - least <= 11, "{used:?}");
         }
-    }
-
-    #[test]
-    fn what_has_moved_counts_before_it_is_reported() {
-        let mut moved = Moved::default();
-        for _ in 0..20 {
-            moved.add(0, 1, 1, 1000);
-        }
-        let mut seen = fills(&[60, 20]);
-        moved.apply(&mut seen, 3000, 2000);
-        assert_eq!((seen[0].used_bytes, seen[1].used_bytes), (40, 40));
-        assert_eq!(sides(&seen), (vec![], vec![]), "enough is on its way");
-        let mut later = fills(&[60, 20]);
-        moved.apply(&mut later, 3000, 4001);
-        assert_eq!(later[0].used_bytes, 60);
     }
 
     #[test]

@@ -15,7 +15,6 @@ use blockyard_wire::ticket::Operation;
 use blockyard_wire::types::{Backlog, BlockId, RepairStatus, ReplicaState};
 use blockyard_wire::{Problem, ProblemKind, Result};
 
-use self::balance::Moved;
 use self::pace::Pace;
 use self::plan::{Plan, even_out, plan};
 use crate::core::Core;
@@ -53,8 +52,6 @@ pub struct Work {
     damaged: RefCell<BTreeMap<(VolumeIndex, u64), u64>>,
     /// Where the next round goes on.
     cursor: Cell<Option<(Need, u64)>>,
-    /// What has moved of late to even out how full volumes are.
-    moved: RefCell<Moved>,
     /// Where the search for something to even out goes on.
     balance_cursor: Cell<Option<u64>>,
     pace: RefCell<Pace>,

@@ -1,6 +1,6 @@
 //! What is done for a block in need: which volume copies it from which, or which gives its replica up. Starts nothing.
 
-use blockyard_wire::types::{BlockId, Liveness, ReplicaState};
+use blockyard_wire::types::{BlockId, Liveness, ReplicaState, VolumeReport};
 
 use super::Work;
 use super::balance::{self, Fill};
@@ -212,30 +212,33 @@ impl Scene<'_> {
     }
 }
 
+/// The room that a replica takes on a volume, its slot and what is left of its segment included; a mean.
+fn replica_bytes(report: &VolumeReport) -> u64 {
+    report.used_bytes / report.replicas.max(1)
+}
+
 /// A block to move from a full volume to an empty one, found behind `cursor`.
 pub fn even_out(core: &Core, work: &Work) -> Option<(BlockId, u32, Plan)> {
     let (state, health) = (core.state.borrow(), core.health.borrow());
     let candidates = core.candidates(&state, &health, &[]);
+    // Reports are a heartbeat old, and what was dropped goes later still: the map tells at once how many replicas there
+    // are, the report how much room each takes. With the report alone volumes would swing, each giving back what it was
+    // given too much.
     let fills: Vec<Fill> = state
         .blocks()
         .volumes()
         .iter()
         .zip(0 as VolumeIndex..)
         .filter(|(_, volume)| health.standings().of(*volume) == Standing::Counts)
-        .filter_map(|(_, volume)| {
+        .filter_map(|(row, volume)| {
             let report = health.report(volume)?;
             Some(Fill {
                 volume,
-                used_bytes: report.used_bytes,
+                used_bytes: row.replicas * replica_bytes(report),
                 capacity_bytes: report.used_bytes + report.free_bytes,
             })
         })
         .collect();
-    let now_ms = core.now_ms();
-    let mut fills = fills;
-    // Three heartbeats: the copy shows with the next, the deletion of what it replaces somewhat later.
-    let window_ms = 3 * u64::from(core.config.heartbeat_ms);
-    work.moved.borrow_mut().apply(&mut fills, window_ms, now_ms);
     let (givers, takers) = balance::sides(&fills);
     let fill = |volume: VolumeIndex| fills.iter().find(|fill| fill.volume == volume);
     let takes = |volume: &&VolumeIndex| {
@@ -275,9 +278,6 @@ pub fn even_out(core: &Core, work: &Work) -> Option<(BlockId, u32, Plan)> {
                 .map(|(volume, _)| volume)
                 .collect();
             if let (Some(to), Some(source)) = (to, work.idlest(&sources, core)) {
-                work.moved
-                    .borrow_mut()
-                    .add(from, *to, u64::from(block.length), now_ms);
                 return Some((BlockId(id), block.length, Plan::Copy(source, *to)));
             }
         }
