@@ -58,7 +58,7 @@ impl<'a> From<&'a FileInfo> for Entry<'a> {
 ///
 /// # Errors
 /// The nameserver's, or that of `each`.
-async fn walk(
+pub(super) async fn walk(
     client: &Client,
     path: &str,
     options: ListOptions,

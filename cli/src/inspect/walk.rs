@@ -1,37 +1,31 @@
 //! Over many files: du, find, tree. Entries are taken page by page, so that a namespace of any size can be walked.
 
 use std::io::Write as _;
-use std::pin::pin;
 
 use blockyard_client::{Client, ListOptions};
 use blockyard_wire::types::FileInfo;
-use futures_util::TryStreamExt as _;
 use serde::Serialize;
 
-use super::files::{Entry, below};
+use super::files::{self, Entry, below};
 use crate::flags::{self, Kind};
 use crate::names::Tally;
 use crate::output::{self, JsonArray};
 use crate::remote::Remote;
 
-/// Calls `each` with every entry below `path`, in the order of paths.
+/// Calls `each` with everything below `path`, in the order of paths.
 ///
 /// # Errors
 /// The nameserver's, or that of `each`.
 async fn walk(
     client: &Client,
     path: &str,
-    mut each: impl FnMut(FileInfo) -> anyhow::Result<()>,
+    each: impl FnMut(FileInfo) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let options = ListOptions {
         recursive: true,
         ..ListOptions::default()
     };
-    let mut entries = pin!(client.list_all(path, options));
-    while let Some(entry) = entries.try_next().await? {
-        each(entry)?;
-    }
-    Ok(())
+    files::walk(client, path, options, None, each).await
 }
 
 /// What a folder comes to, all below it counted.

@@ -11,9 +11,6 @@ use tokio::time::sleep;
 use crate::flags::{Drain, Listing, Maintain, Node, Remove, Targets, VolumeIn};
 use crate::{inspect, output};
 
-/// Between two looks at what is being waited for.
-const LOOK: Duration = Duration::from_millis(500);
-
 /// Whether names are those of servers or of volumes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -146,7 +143,7 @@ async fn until_drained(client: &Client, ids: &[VolumeId]) -> anyhow::Result<()> 
                 output::count(blocks, "block", "blocks")
             ));
         }
-        sleep(LOOK).await;
+        sleep(super::LOOK).await;
     }
 }
 

@@ -7,3 +7,6 @@ mod trash;
 pub use duty::{node, volume};
 pub use repair::{balance, repair, set_replication};
 pub use trash::trash;
+
+/// Between two looks at what is being waited for.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(500);

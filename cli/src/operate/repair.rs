@@ -11,9 +11,6 @@ use crate::names::Tally;
 use crate::remote::Remote;
 use crate::{inspect, output};
 
-/// Between two looks at what is being waited for.
-const LOOK: Duration = Duration::from_millis(500);
-
 /// Carries a `repair` command out.
 ///
 /// # Errors
@@ -119,7 +116,7 @@ async fn until_replicated(client: &Client) -> anyhow::Result<()> {
         if status.under_replicated_blocks == 0 && status.missing_blocks == 0 {
             return Ok(());
         }
-        sleep(LOOK).await;
+        sleep(super::LOOK).await;
     }
 }
 

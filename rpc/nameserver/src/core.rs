@@ -27,6 +27,8 @@ use crate::state::blocks::{Block, VolumeIndex};
 use crate::state::{Command, Outcome, State};
 use crate::uploads::Uploads;
 
+/// Blocks that are looked at between two turns of other tasks.
+const STEP: usize = 4096;
 /// Commands that may wait for the journal.
 const QUEUE_MAX: usize = 8192;
 
@@ -443,8 +445,6 @@ impl Core {
 
     /// Looks at all blocks in need again, and at those of `volumes`: what replicas there are worth has changed.
     async fn reassess(&self, blocks_of: &[VolumeIndex]) {
-        /// Blocks between two turns of other tasks.
-        const STEP: usize = 4096;
         let look = |ids: &[BlockId]| {
             let (state, health) = (self.state.borrow(), self.health.borrow());
             let mut redundancy = self.redundancy.borrow_mut();
@@ -457,50 +457,48 @@ impl Core {
             look(ids);
             tokio::task::yield_now().await;
         }
-        let mut after = None;
-        while !blocks_of.is_empty() {
-            let ids: Vec<(BlockId, bool)> = {
-                let state = self.state.borrow();
-                let held = |block: &Block| blocks_of.iter().any(|volume| block.state_on(*volume).is_some());
-                state
-                    .blocks()
-                    .table()
-                    .after(after)
-                    .take(STEP)
-                    .map(|(id, b)| (BlockId(id), held(b)))
-                    .collect()
-            };
-            let Some((last, _)) = ids.last() else { break };
-            after = Some(last.0);
-            look(
-                &ids.into_iter()
-                    .filter_map(|(id, held)| held.then_some(id))
-                    .collect::<Vec<_>>(),
-            );
-            tokio::task::yield_now().await;
+        if !blocks_of.is_empty() {
+            let held = |block: &Block| blocks_of.iter().any(|volume| block.state_on(*volume).is_some());
+            self.each_block(|id, block| {
+                if held(block) {
+                    self.assess(id, block);
+                }
+            })
+            .await;
         }
         self.repair_wake.notify_one();
     }
 
     /// Looks at every block once, as after a start.
     pub async fn assess_all(&self) {
-        const STEP: usize = 4096;
+        self.each_block(|id, block| self.assess(id, block)).await;
+        self.repair_wake.notify_one();
+    }
+
+    fn assess(&self, id: BlockId, block: &Block) {
+        let health = self.health.borrow();
+        self.redundancy
+            .borrow_mut()
+            .update(id, Some(block), health.standings());
+    }
+
+    /// Looks at every block, a part at a time: other tasks get their turns in between.
+    pub async fn each_block(&self, mut look: impl FnMut(BlockId, &Block)) {
         let mut after = None;
         loop {
-            let last = {
-                let (state, health) = (self.state.borrow(), self.health.borrow());
-                let mut redundancy = self.redundancy.borrow_mut();
+            {
+                let state = self.state.borrow();
                 let mut last = None;
                 for (id, block) in state.blocks().table().after(after).take(STEP) {
-                    redundancy.update(BlockId(id), Some(block), health.standings());
+                    look(BlockId(id), block);
                     last = Some(id);
                 }
-                last
-            };
-            let Some(last) = last else { break };
-            after = Some(last);
+                if last.is_none() {
+                    return;
+                }
+                after = last;
+            }
             tokio::task::yield_now().await;
         }
-        self.repair_wake.notify_one();
     }
 }

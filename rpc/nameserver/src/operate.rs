@@ -8,9 +8,9 @@ use blockyard_wire::{Problem, Result};
 use crate::core::Core;
 use crate::standing::Standing;
 use crate::state::Command;
-use crate::state::blocks::{Block, VolumeIndex};
+use crate::state::blocks::VolumeIndex;
 
-/// Blocks between two turns of other tasks.
+/// Blocks that are looked at for one command.
 const STEP: usize = 4096;
 
 /// Sets what is wanted of some volumes.
@@ -53,7 +53,7 @@ pub async fn assign(
 /// or none.
 async fn may_be_removed(core: &Core, volumes: &[VolumeIndex]) -> Result<()> {
     let (mut last, mut needed) = (0u64, 0u64);
-    each_block(core, |block| {
+    core.each_block(|_, block| {
         let holds = volumes
             .iter()
             .any(|volume| block.state_on(*volume) == Some(ReplicaState::Good));
@@ -87,26 +87,6 @@ async fn may_be_removed(core: &Core, volumes: &[VolumeIndex]) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-/// Looks at every block, a part at a time.
-async fn each_block(core: &Core, mut look: impl FnMut(&Block)) {
-    let mut after = None;
-    loop {
-        {
-            let state = core.state.borrow();
-            let mut last = None;
-            for (id, block) in state.blocks().table().after(after).take(STEP) {
-                look(block);
-                last = Some(id);
-            }
-            if last.is_none() {
-                return;
-            }
-            after = last;
-        }
-        tokio::task::yield_now().await;
-    }
 }
 
 /// Takes what removed volumes held off the map.
