@@ -53,6 +53,7 @@ struct VolumeReport {
   write @22 :LatencyReport;    # from the last packet until slot and record were written
   flush @23 :LatencyReport;    # from there until all was durable
   read @24 :LatencyReport;     # from the request until the disk had answered
+  clientRequests @25 :UInt64;  # reads for clients and writes, since the process started; copies for repair are not in it
 }
 
 struct LatencyReport {

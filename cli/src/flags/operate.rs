@@ -145,8 +145,8 @@ pub enum Repair {
     Pause(Whole),
     /// Go on.
     Resume(ResumeRepair),
-    /// Set the bytes per second that copies may take over the whole cluster; 0 for no limit. Blocks of which one replica
-    /// is left do not wait for it.
+    /// Set the bytes per second that copies may take over the whole cluster. Blocks of which one replica is left come
+    /// first, but wait for it too.
     Pace(Pace),
 }
 
@@ -181,11 +181,16 @@ pub struct ResumeRepair {
     pub cluster: Cluster,
 }
 
+/// Bytes per second; 0 for the automatic pace.
+fn repair_pace(given: &str) -> Result<u64, String> {
+    if given == "auto" { Ok(0) } else { size(given) }
+}
+
 /// `repair pace`
 #[derive(Args, Debug)]
 pub struct Pace {
-    /// Such as 200MiB.
-    #[arg(value_name = "SIZE", value_parser = size)]
+    /// Such as 200MiB, over the whole cluster; `auto`: what clients leave (the default).
+    #[arg(value_name = "SIZE", value_parser = repair_pace)]
     pub bytes_per_s: u64,
     #[command(flatten)]
     #[allow(missing_docs)]

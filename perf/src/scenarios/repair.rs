@@ -1,5 +1,5 @@
-//! `repair`: one of four dataservers is killed; how long until every block has all its replicas again, at which rate, and
-//! what readers feel meanwhile. Beside fio's reads among writes.
+//! `repair`: one of four dataservers is killed; how long until that is noticed, what a reader feels while the first part of
+//! the lost replicas is copied, and at which rate the rest is, with nobody reading. Beside fio's reads among writes.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -24,8 +24,11 @@ const DATASERVERS: usize = 4;
 const REPLICAS: u8 = 2;
 const FILES: u64 = 16;
 const POOL_BYTES: usize = 64 << 20;
-/// How long readers are listened to before anything fails.
-const BEFORE: Duration = Duration::from_secs(3);
+/// How long the reader is listened to before anything fails.
+const BEFORE: Duration = Duration::from_secs(5);
+/// How long it reads on beside the repair at the most, and the part of what was lost after which it stops anyway.
+const BESIDE: Duration = Duration::from_secs(20);
+const BESIDE_PART: u64 = 4;
 /// A cluster that has not healed by then won't.
 const PATIENCE: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -44,6 +47,8 @@ enum Part {
     /// The server is gone, and the nameserver still hopes.
     Unnoticed,
     Repairing,
+    /// Repair has the cluster for itself.
+    Alone,
     Over,
 }
 
@@ -122,11 +127,25 @@ async fn one(
         part.set(Part::Unnoticed);
         let noticed = wait(client, |status| status.under_replicated_blocks > 0).await?;
         part.set(Part::Repairing);
-        let healed = wait(client, |status| {
-            status.under_replicated_blocks == 0 && status.repairing == 0 && status.missing_blocks == 0
+        let before_bytes = client.status().await?.repair.copied.bytes;
+        let enough = |status: &ClusterStatus| {
+            let copied_bytes = status.repair.copied.bytes - before_bytes;
+            is_healed(status) || noticed.elapsed() >= BESIDE || copied_bytes >= lost_bytes / BESIDE_PART
+        };
+        let stopped = wait(client, enough).await?;
+        part.set(Part::Alone);
+        let beside_bytes = client.status().await?.repair.copied.bytes;
+        let healed = wait(client, is_healed).await?;
+        let all_bytes = client.status().await?.repair.copied.bytes;
+        Ok::<_, anyhow::Error>(Told {
+            lost_bytes,
+            beside_bytes: beside_bytes - before_bytes,
+            alone_bytes: all_bytes - beside_bytes,
+            killed,
+            noticed,
+            stopped,
+            healed,
         })
-        .await?;
-        Ok::<_, anyhow::Error>((lost_bytes, killed, noticed, healed))
     };
     let story = async {
         let told = story.await;
@@ -134,25 +153,62 @@ async fn one(
         told
     };
     let (told, read) = tokio::join!(story, keep_reading(client, pool, &plan, &part, reads));
-    let (lost_bytes, killed, noticed, healed) = told?;
+    let told = told?;
     // Readers may not fail, whatever dies.
     read?;
-    let repairing_s = (healed - noticed).as_secs_f64();
-    series.add("time until noticed", "s", (noticed - killed).as_secs_f64());
-    series.add("time until healthy", "s", (healed - killed).as_secs_f64());
-    series.add("repair time", "s", repairing_s);
-    series.add("data lost with the server", "MiB lost", lost_bytes as f64 / MIB);
-    series.add(
-        "repair rate",
-        "MiB/s",
-        lost_bytes as f64 / MIB / repairing_s.max(0.001),
-    );
+    told.report(series);
     close(clients).await;
     context.say(format_args!(
-        "healthy {:.1} s after the kill, {repairing_s:.1} s of it repair",
-        (healed - killed).as_secs_f64()
+        "healthy {:.1} s after the kill, {:.1} s of it repair",
+        (told.healed - told.killed).as_secs_f64(),
+        (told.healed - told.noticed).as_secs_f64()
     ));
     Ok(())
+}
+
+/// What came of the loss, and when.
+struct Told {
+    lost_bytes: u64,
+    beside_bytes: u64,
+    alone_bytes: u64,
+    killed: Instant,
+    noticed: Instant,
+    /// From then on nobody read.
+    stopped: Instant,
+    healed: Instant,
+}
+
+impl Told {
+    fn report(&self, series: &mut Series) {
+        let rate = |bytes: u64, took: Duration| bytes as f64 / MIB / took.as_secs_f64().max(0.001);
+        series.add(
+            "time until noticed",
+            "s",
+            (self.noticed - self.killed).as_secs_f64(),
+        );
+        series.add(
+            "time until healthy",
+            "s",
+            (self.healed - self.killed).as_secs_f64(),
+        );
+        series.add("repair time", "s", (self.healed - self.noticed).as_secs_f64());
+        series.add(
+            "data lost with the server",
+            "MiB lost",
+            self.lost_bytes as f64 / MIB,
+        );
+        let beside = rate(self.beside_bytes, self.stopped - self.noticed);
+        series.add("repair rate beside a reader", "MiB/s", beside);
+        series.add(
+            "repair rate",
+            "MiB/s",
+            rate(self.alone_bytes, self.healed - self.stopped),
+        );
+    }
+}
+
+fn is_healed(status: &ClusterStatus) -> bool {
+    status.under_replicated_blocks == 0 && status.repairing == 0 && status.missing_blocks == 0
 }
 
 /// Bytes of the blocks on the dataserver that will be killed: whole blocks, all of them.
@@ -174,7 +230,7 @@ async fn wait(client: &Client, come: impl Fn(&ClusterStatus) -> bool) -> Result<
     bail!("the cluster did not heal in {} s", PATIENCE.as_secs())
 }
 
-/// One reader of 64 KiB at random places, until the story is over.
+/// One reader of 64 KiB at random places, until the story is over; while repair is to be alone, it waits.
 async fn keep_reading(
     client: &Client,
     pool: &Pool,
@@ -185,6 +241,14 @@ async fn keep_reading(
     let mut turn = 0;
     loop {
         let began = part.get();
+        match began {
+            Part::Over => return Ok(()),
+            Part::Alone => {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            _ => {}
+        }
         let file = &plan[turn % plan.len()];
         turn += 1;
         let (took, _) = transfer::one_range(client, pool, file, true).await?;
@@ -192,7 +256,7 @@ async fn keep_reading(
             Part::Healthy => reads.healthy.record(took),
             Part::Unnoticed => reads.unnoticed.record(took),
             Part::Repairing => reads.repairing.record(took),
-            Part::Over => return Ok(()),
+            Part::Alone | Part::Over => {}
         }
         // A reader of medium pace: repair is to be seen in its latency, not it in repair's.
         tokio::time::sleep(Duration::from_millis(2)).await;

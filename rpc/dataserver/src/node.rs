@@ -40,6 +40,7 @@ pub(crate) struct Node {
     reports: RefCell<mpsc::Sender<(VolumeId, Replica)>>,
     damaged: RefCell<Damaged>,
     in_flight: Cell<u32>,
+    client_requests: Cell<u64>,
     /// A request or a connection has ended.
     pub ended: Signal,
     lifelines: RefCell<Vec<Weak<Lifeline>>>,
@@ -82,6 +83,7 @@ impl Node {
             reports: RefCell::new(reports),
             damaged: RefCell::default(),
             in_flight: Cell::new(0),
+            client_requests: Cell::new(0),
             ended: Signal::default(),
             lifelines: RefCell::default(),
         }
@@ -91,6 +93,16 @@ impl Node {
     pub fn begin(self: &Rc<Self>) -> InFlight {
         self.in_flight.set(self.in_flight.get() + 1);
         InFlight(self.clone())
+    }
+
+    /// A client has asked for something, itself or through the volume before this in a chain.
+    pub fn asked_by_client(&self) {
+        self.client_requests.set(self.client_requests.get() + 1);
+    }
+
+    /// How often one has.
+    pub fn client_requests(&self) -> u64 {
+        self.client_requests.get()
     }
 
     /// Requests being served.

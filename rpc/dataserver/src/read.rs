@@ -61,6 +61,9 @@ impl GetStream {
 /// Answers one Get.
 pub(crate) async fn serve(node: Rc<Node>, connection: Rc<Connection>, asked: Rc<GetStream>) {
     let _in_flight = node.begin();
+    if connection.role == Role::Client {
+        node.asked_by_client();
+    }
     let cancelled = pin!(asked.signal.until(|| asked.cancelled.get().then_some(())));
     let found = match select(cancelled, pin!(find(&node, connection.role, &asked.get))).await {
         Either::Left(_) => None,

@@ -60,6 +60,7 @@ pub(crate) fn of(node: &Node, address: &str, directory: &Path, pool_bytes: u64) 
         pool_used_bytes: pool_used_bytes(&stat.pool) + stat.cache.used_bytes,
         pool_bytes,
         in_flight: node.in_flight(),
+        client_requests: node.client_requests(),
         corrupt_blocks: node.damaged_blocks(stat.corrupt, CORRUPT_MAX),
         epoch: node.volume.epoch().map_or_else(Epoch::default, |epoch| Epoch {
             number: epoch.number,

@@ -160,6 +160,7 @@ impl PutStream {
 /// Serves one Put to its end.
 pub(crate) async fn serve(node: Rc<Node>, connection: Rc<Connection>, put: Rc<PutStream>) {
     let _in_flight = node.begin();
+    node.asked_by_client();
     let outcome = put.run(&node, &connection).await;
     connection.close(put.stream);
     let (behind, _place) = {

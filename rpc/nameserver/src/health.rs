@@ -8,6 +8,9 @@ use blockyard_wire::{Problem, ProblemKind, Result};
 use crate::standing::{Spot, Standing, Standings};
 use crate::state::blocks::{Blocks, VolumeIndex};
 
+/// For how long clients are remembered that ask nothing more, milliseconds: two heartbeats.
+const CLIENTS_MS: u64 = 2_000;
+
 /// Milliseconds of silence that count.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -57,6 +60,8 @@ pub struct Health {
     limits: Limits,
     servers: BTreeMap<String, Server>,
     reports: BTreeMap<VolumeIndex, VolumeReport>,
+    /// When a report last told of more requests of clients than the one before.
+    asked_ms: BTreeMap<VolumeIndex, u64>,
     /// What replicas are worth, as of the last [`Health::tick`].
     standings: Standings,
     /// Volumes with replicas that are silent for too long, and all with replicas, as of then.
@@ -95,6 +100,7 @@ impl Health {
             limits,
             servers,
             reports: BTreeMap::new(),
+            asked_ms: BTreeMap::new(),
             standings: Standings::default(),
             silent: (0, 0),
         };
@@ -120,6 +126,12 @@ impl Health {
     /// The last report of a volume, of this reign.
     pub fn report(&self, volume: VolumeIndex) -> Option<&VolumeReport> {
         self.reports.get(&volume)
+    }
+
+    /// Whether clients have read from a volume or written to it of late.
+    pub fn has_clients(&self, volume: VolumeIndex, now_ms: u64) -> bool {
+        let asked_ms = self.asked_ms.get(&volume);
+        asked_ms.is_some_and(|asked_ms| now_ms.saturating_sub(*asked_ms) < CLIENTS_MS)
     }
 
     /// Whether a server is being heard from.
@@ -224,7 +236,11 @@ impl Health {
         server.heard_ms = now_ms;
         for (index, report) in volumes {
             if server.volumes.contains(&index) {
-                self.reports.insert(index, report);
+                let requests = report.client_requests;
+                let before = self.reports.insert(index, report);
+                if before.is_some_and(|before| before.client_requests < requests) {
+                    self.asked_ms.insert(index, now_ms);
+                }
             }
         }
         true
@@ -463,6 +479,33 @@ mod tests {
             health.servers().len(),
             1,
             "a server without a volume or connection is forgotten"
+        );
+    }
+
+    #[test]
+    fn clients_show_in_requests_that_become_more() {
+        let mut health = Health::new(LIMITS, volumes(2).blocks(), 0);
+        health.join(arrival("a:1", &[0, 1]), 7, 0);
+        let mut heartbeat = |client_requests: [u64; 2], now_ms| {
+            let reports = (0..).zip(client_requests.map(|client_requests| VolumeReport {
+                client_requests,
+                ..VolumeReport::default()
+            }));
+            health.heartbeat(7, reports, now_ms);
+            [0, 1].map(|volume| health.has_clients(volume, now_ms))
+        };
+        assert_eq!(heartbeat([0, 0], 1_000), [false, false]);
+        assert_eq!(heartbeat([5, 0], 2_000), [true, false]);
+        assert_eq!(
+            heartbeat([5, 0], 3_000),
+            [true, false],
+            "they may be between two requests"
+        );
+        assert_eq!(heartbeat([5, 0], 4_000), [false, false]);
+        assert_eq!(
+            heartbeat([0, 1], 5_000),
+            [false, true],
+            "a server that has restarted counts anew"
         );
     }
 }

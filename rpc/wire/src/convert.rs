@@ -288,6 +288,7 @@ pub fn read_volume_report(from: data::volume_report::Reader<'_>) -> Result<Volum
         pool_used_bytes: from.get_pool_used_bytes(),
         pool_bytes: from.get_pool_bytes(),
         in_flight: from.get_in_flight(),
+        client_requests: from.get_client_requests(),
         io_errors: from.get_io_errors(),
         corrupt_blocks: read_block_ids(from.get_corrupt_blocks().map_err(malformed)?),
         epoch: read_epoch(from.get_epoch().map_err(malformed)?)?,
@@ -318,6 +319,7 @@ pub fn write_volume_report(from: &VolumeReport, mut to: data::volume_report::Bui
     to.set_pool_used_bytes(from.pool_used_bytes);
     to.set_pool_bytes(from.pool_bytes);
     to.set_in_flight(from.in_flight);
+    to.set_client_requests(from.client_requests);
     to.set_io_errors(from.io_errors);
     write_epoch(&from.epoch, to.reborrow().init_epoch());
     write_latency(from.write, to.reborrow().init_write());

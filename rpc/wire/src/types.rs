@@ -202,6 +202,8 @@ pub struct VolumeReport {
     pub pool_bytes: u64,
     /// Requests being served.
     pub in_flight: u32,
+    /// Reads for clients and writes since the start; copies for repair are not in it.
+    pub client_requests: u64,
     /// I/O errors since the start.
     pub io_errors: u64,
     /// At most 256 damaged blocks, lowest ids first.
@@ -477,7 +479,7 @@ pub struct Tuning {
     pub repair_paused: bool,
     /// Repair goes on although more servers are gone than the share that holds it back.
     pub repair_forced: bool,
-    /// Bytes per second that copies may take, over the whole cluster; 0 for no limit of the operator's.
+    /// Bytes per second that copies may take, over the whole cluster; 0: what clients leave.
     pub repair_bytes_per_s: u64,
     /// Full volumes give nothing to empty ones.
     pub balance_off: bool,

@@ -5,6 +5,7 @@
 mod balance;
 mod pace;
 mod plan;
+mod turns;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use blockyard_wire::{Problem, ProblemKind, Result};
 
 use self::pace::Pace;
 use self::plan::{Plan, even_out, plan};
+use self::turns::{Beside, Turns};
 use crate::core::Core;
 use crate::redundancy::{Class, Need};
 use crate::reports;
@@ -31,9 +33,6 @@ const PAUSE_MS: (u64, u64) = (1_000, 60_000);
 const ROUND: Duration = Duration::from_secs(1);
 /// Blocks whose pauses are remembered, and damaged replicas since when they are known.
 const REMEMBERED_MAX: usize = 65_536;
-/// Copies at a time in which one volume takes part when it has nothing else to do, and beside its clients.
-const COPIES_IDLE: u32 = 4;
-const COPIES_BESIDE_CLIENTS: u32 = 1;
 /// Moves at a time that even out how full volumes are.
 const MOVES_MAX: usize = 2;
 
@@ -42,8 +41,8 @@ const MOVES_MAX: usize = 2;
 pub struct Work {
     /// Blocks that something is being done for.
     busy: RefCell<BTreeSet<u64>>,
-    /// Copies under way from or to each volume.
-    copies: RefCell<BTreeMap<VolumeIndex, u32>>,
+    /// Copies under way from and to each volume.
+    turns: RefCell<Turns>,
     /// Moves under way.
     moves: Cell<usize>,
     /// Until when a block waits, and how long that was.
@@ -81,42 +80,33 @@ impl Work {
         self.busy.borrow().contains(&id)
     }
 
-    fn copies_of(&self, volume: VolumeIndex) -> u32 {
-        self.copies.borrow().get(&volume).copied().unwrap_or(0)
+    /// Whether a volume may take part in one more copy.
+    fn has_room(&self, core: &Core, volume: VolumeIndex) -> bool {
+        let now_ms = core.now_ms();
+        let paced = core.state.borrow().tuning().repair_bytes_per_s > 0;
+        let beside = match core.health.borrow().has_clients(volume, now_ms) {
+            false => Beside::Idle,
+            true if paced => Beside::ClientsPaced,
+            true => Beside::Clients,
+        };
+        self.turns.borrow().has_room(volume, beside, now_ms)
     }
 
-    /// Whether a volume may take part in one more copy: fewer of them beside clients, who would feel it.
-    fn has_room(&self, core: &Core, volume: VolumeIndex) -> bool {
-        let copies = self.copies_of(volume);
-        let in_flight = core
-            .health
-            .borrow()
-            .report(volume)
-            .map_or(0, |report| report.in_flight);
-        // The report is a heartbeat old: copies that have begun since are not in it.
-        let has_clients = in_flight > copies.max(1);
-        copies
-            < if has_clients {
-                COPIES_BESIDE_CLIENTS
-            } else {
-                COPIES_IDLE
-            }
+    /// Whether a copy could begin: two volumes may take part in one.
+    fn may_copy(&self, core: &Core) -> bool {
+        let health = core.health.borrow();
+        let volumes = health.servers().values().flat_map(|server| &server.volumes);
+        volumes
+            .filter(|volume| self.has_room(core, **volume))
+            .nth(1)
+            .is_some()
     }
 
     /// The volume with the fewest copies under way, where one may take part in another.
     fn idlest(&self, volumes: &[VolumeIndex], core: &Core) -> Option<VolumeIndex> {
         let free = volumes.iter().filter(|volume| self.has_room(core, **volume));
-        free.min_by_key(|volume| self.copies_of(**volume)).copied()
-    }
-
-    /// Counts a copy in or out.
-    fn count(&self, plan: &Plan, begins: bool) {
-        let Plan::Copy(source, target) = plan else { return };
-        let mut copies = self.copies.borrow_mut();
-        for volume in [source, target] {
-            let count = copies.entry(*volume).or_insert(0);
-            if begins { *count += 1 } else { *count -= 1 }
-        }
+        let turns = self.turns.borrow();
+        free.min_by_key(|volume| turns.copies_of(**volume)).copied()
     }
 
     fn add(to: &Cell<Backlog>, bytes: u32) {
@@ -191,9 +181,10 @@ impl Core {
 /// Repairs until it is dropped.
 pub async fn run(core: Rc<Core>) {
     let mut said = None;
+    let mut pause = ROUND;
     loop {
         // Either way the next round is due.
-        let _ = tokio::time::timeout(ROUND, core.repair_wake.notified()).await;
+        let _ = tokio::time::timeout(pause, core.repair_wake.notified()).await;
         let held = core.repair_is_held();
         if held != said && core.redundancy.borrow().waits_for_copies() {
             match &held {
@@ -202,21 +193,30 @@ pub async fn run(core: Rc<Core>) {
             }
             said.clone_from(&held);
         }
-        if held.is_none() {
-            round(&core);
-        }
+        pause = match held {
+            None => round(&core),
+            Some(_) => ROUND,
+        };
     }
 }
 
-/// Starts what can be started.
-fn round(core: &Rc<Core>) {
+/// Starts what can be started; how long until more of it can, should nothing wake it before.
+fn round(core: &Rc<Core>) -> Duration {
+    let paced_ms = start_some(core).err();
+    let rest_ms = core.repair.turns.borrow_mut().rest_ms(core.now_ms());
+    let soonest_ms = paced_ms.into_iter().chain(rest_ms).min();
+    soonest_ms.map_or(ROUND, |ms| ROUND.min(Duration::from_millis(ms.max(1))))
+}
+
+/// Starts what can be started, unless the pace forbids it for so many milliseconds.
+fn start_some(core: &Rc<Core>) -> std::result::Result<(), u64> {
     let work = &core.repair;
     let room = core.config.repairs_max.saturating_sub(work.busy.borrow().len());
     let mut started = 0;
-    let in_need = look(core);
-    for (need, id) in in_need {
+    let mut may_copy = work.may_copy(core);
+    for (need, id) in look(core) {
         if started == room {
-            return;
+            return Ok(());
         }
         work.cursor.set(Some((need, id)));
         let waits = work
@@ -224,7 +224,8 @@ fn round(core: &Rc<Core>) {
             .borrow()
             .get(&id)
             .is_some_and(|(until, _)| *until > core.now_ms());
-        if waits || work.is_busy(id) {
+        // Hundreds of plans that can't begin cost more than to know it.
+        if waits || work.is_busy(id) || (need.class() < Class::Surplus && !may_copy) {
             continue;
         }
         let Some(plan) = plan(core, work, need, BlockId(id)) else {
@@ -236,50 +237,51 @@ fn round(core: &Rc<Core>) {
             .blocks()
             .get(BlockId(id))
             .map_or(0, |block| block.length);
-        if matches!(plan, Plan::Copy(..)) && !begins(core, need, length) {
-            // It is its turn as soon as the pace allows.
-            work.cursor.set(None);
-            return;
+        if matches!(plan, Plan::Copy(..)) {
+            // Otherwise it is its turn as soon as the pace allows.
+            begin(core, length).inspect_err(|_| work.cursor.set(None))?;
         }
         started += 1;
         start(core, BlockId(id), length, plan, false);
+        may_copy = work.may_copy(core);
     }
     // Only with nothing else to do.
     let calm = !core.redundancy.borrow().waits_for_copies() && !core.state.borrow().tuning().balance_off;
-    while calm && work.moves.get() < MOVES_MAX && started < room {
+    while calm && may_copy && work.moves.get() < MOVES_MAX && started < room {
         let Some((id, length, plan)) = even_out(core, work) else {
-            return;
+            break;
         };
-        if !begins(core, Need::Trimming, length) {
-            return;
-        }
+        begin(core, length)?;
         started += 1;
         start(core, id, length, plan, true);
     }
+    Ok(())
 }
 
-/// Whether a copy of so many bytes may begin at the operator's pace. What has one replica left does not wait for it.
-fn begins(core: &Core, need: Need, length: u32) -> bool {
-    let limit = core.state.borrow().tuning().repair_bytes_per_s;
-    let urgent = need.class() == Class::OneLeft;
-    core.repair
-        .pace
-        .borrow_mut()
-        .may_begin(u64::from(length), if urgent { 0 } else { limit }, core.now_ms())
+/// Counts a copy of so many bytes as begun, unless it has to wait so many milliseconds for the operator's pace.
+fn begin(core: &Core, length: u32) -> std::result::Result<(), u64> {
+    let limit_bytes_per_s = core.state.borrow().tuning().repair_bytes_per_s;
+    let mut pace = core.repair.pace.borrow_mut();
+    pace.begin(u64::from(length), limit_bytes_per_s, core.now_ms())
 }
 
 fn start(core: &Rc<Core>, id: BlockId, length: u32, plan: Plan, moves: bool) {
     let work = &core.repair;
     work.busy.borrow_mut().insert(id.0);
-    work.count(&plan, true);
-    let copies = matches!(plan, Plan::Copy(..));
+    let between = match plan {
+        Plan::Copy(source, target) => Some([source, target]),
+        Plan::Drop { .. } => None,
+    };
+    let copies = between.is_some();
+    let began_ms = core.now_ms();
+    between.inspect(|volumes| work.turns.borrow_mut().begun(*volumes));
     core.repairing.set(core.repairing.get() + u64::from(copies));
     work.moves.set(work.moves.get() + usize::from(moves));
     let core = core.clone();
     tokio::task::spawn_local(async move {
         let done = carry_out(&core, id, &plan).await;
         let work = &core.repair;
-        work.count(&plan, false);
+        between.inspect(|volumes| work.turns.borrow_mut().ended(*volumes, began_ms, core.now_ms()));
         core.repairing.set(core.repairing.get() - u64::from(copies));
         work.moves.set(work.moves.get() - usize::from(moves));
         work.busy.borrow_mut().remove(&id.0);

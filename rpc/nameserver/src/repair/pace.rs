@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 
 /// Over how long "of late" is, milliseconds.
 const WINDOW_MS: u64 = 10_000;
-/// What a limit lets through at once: the longest blocks would never pass a smaller one.
+/// What a limit lets through at once: the longest blocks would never pass a smaller one, and a second's worth would be
+/// felt like no limit at all. In bytes, and in milliseconds of the limit.
 const BURST_BYTES: u64 = 8 << 20;
+const BURST_MS: u64 = 50;
 
 /// The pace of copies.
 #[derive(Clone, Debug, Default)]
@@ -19,22 +21,27 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Whether a copy of so many bytes may begin under a limit (0: none); then it counts as begun.
-    pub fn may_begin(&mut self, bytes: u64, limit_bytes_per_s: u64, now_ms: u64) -> bool {
+    /// Whether a copy of so many bytes may begin under a limit (0: none); then it counts as begun. Otherwise it may in so
+    /// many milliseconds.
+    pub fn begin(&mut self, bytes: u64, limit_bytes_per_s: u64, now_ms: u64) -> Result<(), u64> {
         if limit_bytes_per_s == 0 {
-            return true;
+            return Ok(());
         }
+        let bytes = bytes.min(BURST_BYTES);
         let passed_ms = now_ms.saturating_sub(self.topped_up_ms);
         let earned = limit_bytes_per_s.saturating_mul(passed_ms) / 1000;
         if earned > 0 {
-            self.allowance_bytes = (self.allowance_bytes + earned).min(BURST_BYTES.max(limit_bytes_per_s));
+            let burst_bytes = BURST_BYTES.max(limit_bytes_per_s / 1000 * BURST_MS);
+            self.allowance_bytes = self.allowance_bytes.saturating_add(earned).min(burst_bytes);
             self.topped_up_ms = now_ms;
         }
-        let may = self.allowance_bytes >= bytes;
-        if may {
-            self.allowance_bytes -= bytes;
+        match bytes.checked_sub(self.allowance_bytes) {
+            None | Some(0) => {
+                self.allowance_bytes -= bytes;
+                Ok(())
+            }
+            Some(short_bytes) => Err((short_bytes * 1000).div_ceil(limit_bytes_per_s)),
         }
-        may
     }
 
     /// A copy of so many bytes has ended.
@@ -75,7 +82,7 @@ mod tests {
         let mut pace = Pace::default();
         let mut begun = 0;
         for now_ms in (0..60_000).step_by(50) {
-            while pace.may_begin(4 * MIB, 10 * MIB, now_ms) {
+            while pace.begin(4 * MIB, 10 * MIB, now_ms).is_ok() {
                 begun += 4;
             }
         }
@@ -83,13 +90,14 @@ mod tests {
             (590..=610).contains(&begun),
             "{begun} MiB in a minute at 10 MiB/s"
         );
-        assert!(pace.may_begin(u64::MAX, 0, 60_000), "no limit");
+        assert_eq!(pace.begin(u64::MAX, 0, 60_000), Ok(()), "no limit");
     }
 
     #[test]
-    fn a_slow_limit_lets_the_longest_block_through_in_time() {
+    fn a_slow_limit_lets_the_longest_block_through_when_it_said() {
         let mut pace = Pace::default();
-        let begun = (0..9_000).find(|now_ms| pace.may_begin(4 * MIB, MIB, *now_ms));
+        assert_eq!(pace.begin(4 * MIB, MIB, 0), Err(4_000));
+        let begun = (0..9_000).find(|now_ms| pace.begin(4 * MIB, MIB, *now_ms).is_ok());
         assert!(
             begun.is_some_and(|at_ms| (4_000..4_100).contains(&at_ms)),
             "{begun:?}"
