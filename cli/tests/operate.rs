@@ -2,7 +2,9 @@
 
 mod harness;
 
-use harness::{BLOCK, Cluster};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use harness::{BLOCK, Cluster, wait_for};
 
 #[test]
 fn a_volume_is_drained_and_replaced_while_all_stays_readable() {
@@ -44,6 +46,67 @@ fn a_volume_is_drained_and_replaced_while_all_stays_readable() {
     cluster.wait_for_status("nobody misses it", |status| {
         status["servers"].as_array().unwrap().len() == 2
     });
+}
+
+#[test]
+fn a_server_is_drained_under_load_and_no_client_sees_it() {
+    let mut cluster = Cluster::start(3);
+    let (stay, moved) = (
+        cluster.upload_random("stay", 3 * BLOCK),
+        cluster.server_address(0),
+    );
+    cluster.random_file("small", 100_000);
+    cluster.random_file("large", BLOCK + BLOCK / 2);
+    let (done, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let load = |name: &str| {
+        // Each of these ends the test when it fails.
+        while !done.load(Ordering::Relaxed) {
+            let path = format!("/load/{name}");
+            cluster.ok(&["upload", name, &path]);
+            cluster.expect(&path, &std::fs::read(cluster.path(name)).unwrap());
+            cluster.expect("/stay", &stay);
+            cluster.ok(&["delete", &path, "--now"]);
+            rounds.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        // Also when something here fails: the load would go on for ever.
+        let _done = Done(&done);
+        let clients = ["small", "large"].map(|name| scope.spawn(move || load(name)));
+        wait_for("there is load", || {
+            (rounds.load(Ordering::Relaxed) >= 4).then_some(())
+        });
+        let refused = cluster.fails(2, &["node", "remove", &moved]);
+        assert!(refused.contains("drain first"), "{refused}");
+        cluster.ok(&["node", "drain", &moved, "--wait"]);
+        cluster.wait_for_status("its volume holds nothing", |status| {
+            let servers = status["servers"].as_array().unwrap();
+            let server = servers.iter().find(|server| server["address"] == moved.as_str());
+            server.unwrap()["volumes"][0]["replicas"] == 0
+        });
+        let seen = rounds.load(Ordering::Relaxed);
+        wait_for("the load goes on", || {
+            (rounds.load(Ordering::Relaxed) >= seen + 4).then_some(())
+        });
+        done.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.join().unwrap();
+        }
+    });
+    cluster.ok(&["node", "remove", &moved]);
+    cluster.kill_dataserver(0);
+    cluster.expect("/stay", &stay);
+    let status = cluster.json(&["status", "--json"]);
+    assert_eq!(status["under_replicated_blocks"], 0, "{status}");
+}
+
+/// Ends the load when it is dropped.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
