@@ -25,6 +25,9 @@ interface Dataserver {
 
   settle @5 (volume :Types.Id128, block :UInt64, wanted :Bool, epoch :Types.Epoch) -> ();
   # The nameserver's word on a suspect: verify and serve it, or forget it.
+
+  scrub @6 (volume :Types.Id128, order :Types.ScrubOrder) -> ();
+  # Begins a pass at once (or goes on with the one that is paused), or pauses until told to start, also after restarts.
 }
 
 struct VolumeReport {
@@ -54,6 +57,23 @@ struct VolumeReport {
   flush @23 :LatencyReport;    # from there until all was durable
   read @24 :LatencyReport;     # from the request until the disk had answered
   clientRequests @25 :UInt64;  # reads for clients and writes, since the process started; copies for repair are not in it
+  scrub @26 :ScrubReport;
+}
+
+struct ScrubReport {
+  state @0 :ScrubState;
+  passes @1 :UInt64;           # that have ended
+  lastPassUnixMs @2 :UInt64;   # when the last one ended; 0: none has
+  passBytes @3 :UInt64;        # that this pass found whole
+  damaged @4 :UInt64;          # findings of this pass
+  bytesPerS @5 :UInt64;        # its pace
+}
+
+enum ScrubState {
+  off @0;                      # without a pace
+  waiting @1;                  # for its next pass
+  running @2;
+  paused @3;
 }
 
 struct LatencyReport {

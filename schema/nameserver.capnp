@@ -196,6 +196,9 @@ interface Session {
   # Removes what lies in the trash: some of it (at most 1000), or all.
 
   custody @26 () -> (custody :Custody);
+
+  scrub @27 (volumes :List(Types.Id128), order :Types.ScrubOrder) -> ();
+  # To some volumes (at most 1024), or to all that are connected.
 }
 
 struct Trashed {

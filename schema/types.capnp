@@ -72,3 +72,8 @@ enum ProblemKind {
   notLeader @11;      # ask another nameserver
   busy @12;           # a bounded queue is full
 }
+
+enum ScrubOrder {
+  start @0;
+  pause @1;
+}

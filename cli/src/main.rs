@@ -67,6 +67,9 @@ fn run(mode: Mode) -> anyhow::Result<()> {
         Mode::Repair(flags) => command(&flags.cluster().clone(), async |on| {
             operate::repair(flags, on).await
         }),
+        Mode::Scrub(flags) => command(&flags.cluster().clone(), async |on| {
+            operate::scrub(flags, on).await
+        }),
         Mode::Balance(flags) => command(&flags.cluster().clone(), async |on| {
             operate::balance(flags, on).await
         }),

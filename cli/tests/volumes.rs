@@ -6,7 +6,8 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use harness::{BLOCK, Cluster, text};
+use harness::{BLOCK, Cluster, text, wait_for};
+use serde_json::Value;
 
 /// Flips a byte where `pattern` lies in the segments of a volume.
 fn damage(volume: &Path, pattern: &[u8]) {
@@ -39,6 +40,45 @@ fn damage_that_nobody_reads_is_found_and_healed() {
     });
     cluster.kill_dataserver(0);
     cluster.expect("/file", &bytes);
+}
+
+#[test]
+fn a_scrub_begins_and_pauses_by_word() {
+    let mut cluster = Cluster::start(2);
+    let bytes = cluster.upload_random("file", BLOCK);
+    let scrubs = |cluster: &Cluster| cluster.json(&["scrub", "status", "--json"]);
+    let all = |cluster: &Cluster, fits: &dyn Fn(&Value) -> bool| {
+        wait_for("the scrub's status", || {
+            scrubs(cluster).as_array().unwrap().iter().all(fits).then_some(())
+        });
+    };
+    all(&cluster, &|row| row["state"] == "waiting" && row["passes"] == 1);
+    // The next one is an hour away, unless it is asked for.
+    damage(&cluster.volume_dir(1), &bytes[500_000..500_064]);
+    let id = scrubs(&cluster).as_array().unwrap().iter().find_map(|row| {
+        let directory = row["directory"].as_str().unwrap();
+        directory
+            .ends_with("volume-1")
+            .then(|| row["volume"].as_str().unwrap().to_owned())
+    });
+    let id = id.unwrap();
+    assert!(cluster.ok(&["scrub", "start", &id[..8]]).starts_with("scrubbing"));
+    cluster.wait_for_status("the damage is found and healed", |status| {
+        status["repair"]["copied"]["blocks"] == 1 && status["under_replicated_blocks"] == 0
+    });
+
+    cluster.ok(&["scrub", "pause"]);
+    all(&cluster, &|row| row["state"] == "paused");
+    cluster.kill_dataserver(0);
+    cluster.start_dataserver(0);
+    cluster.wait_for_servers(2);
+    all(&cluster, &|row| row["state"] == "paused");
+    assert!(cluster.ok(&["scrub", "status"]).contains("paused"));
+    cluster.ok(&["scrub", "start"]);
+    all(&cluster, &|row| {
+        row["state"] == "waiting" && row["passes"].as_u64() >= Some(2)
+    });
+    cluster.fails(3, &["scrub", "start", "no-such"]);
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub struct ScrubStatus {
     pub verified_bytes: u64,
     /// Findings of this pass: replicas, and whatever else was damaged.
     pub damaged: u64,
+    /// Somebody wants it to wait; the caller takes no steps then.
+    pub paused: bool,
 }
 
 /// What a scrub found damaged.
@@ -95,6 +97,8 @@ struct Text {
     verified_replicas: u64,
     verified_bytes: u64,
     damaged: u64,
+    #[serde(default)]
+    paused: bool,
 }
 
 impl Scrub {
@@ -201,9 +205,16 @@ impl Scrub {
         self.status = ScrubStatus {
             passes: self.status.passes + 1,
             last_pass_ended_ms: Some(now.as_millis() as u64),
+            paused: self.status.paused,
             ..ScrubStatus::default()
         };
         self.phase = Phase::Superblocks;
+    }
+
+    /// Notes whether it is to wait, so that the next start knows.
+    pub fn set_paused(&mut self, paused: bool) -> Result<()> {
+        self.status.paused = paused;
+        self.save()
     }
 
     /// Writes down how far it is, to be called before a pause that may outlive the process.
@@ -228,6 +239,7 @@ fn encode(status: &ScrubStatus) -> String {
         verified_replicas: status.verified_replicas,
         verified_bytes: status.verified_bytes,
         damaged: status.damaged,
+        paused: status.paused,
     };
     toml::to_string(&text).expect("numbers and a string are TOML")
 }
@@ -245,6 +257,7 @@ fn decode(bytes: &[u8]) -> Option<ScrubStatus> {
         verified_replicas: text.verified_replicas,
         verified_bytes: text.verified_bytes,
         damaged: text.damaged,
+        paused: text.paused,
     })
 }
 
@@ -261,10 +274,13 @@ mod tests {
             verified_replicas: 7,
             verified_bytes: 8,
             damaged: 9,
+            paused: true,
         };
         for status in [status, ScrubStatus::default()] {
             assert_eq!(decode(encode(&status).as_bytes()), Some(status));
         }
+        let older = "passes = 1\nverified_replicas = 0\nverified_bytes = 0\ndamaged = 0\n";
+        assert!(decode(older.as_bytes()).is_some_and(|status| !status.paused));
         assert_eq!(decode(b"passes = 1"), None);
         assert_eq!(decode(b"\xff"), None);
     }

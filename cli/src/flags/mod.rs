@@ -16,7 +16,8 @@ use clap::{Args, Parser, Subcommand};
 pub use self::look::{Du, Find, Kind, Locate, Tree};
 use self::operate::REPLICATION_MAX;
 pub use self::operate::{
-    Balance, Drain, Listing, Maintain, Node, Remove, Repair, SetReplication, Targets, Volume, VolumeIn,
+    Balance, Drain, Listing, Maintain, Node, Remove, Repair, Scrub, Scrubbed, SetReplication, Targets,
+    Volume, VolumeIn,
 };
 pub use self::trash::{EmptyTrash, RestoreTrash, Trash};
 use crate::values::{ByteRange, CpuList, duration, size};
@@ -114,6 +115,9 @@ pub enum Mode {
     /// Look after repair: status, pause, resume, pace.
     #[command(subcommand)]
     Repair(Repair),
+    /// Look after the scrub, which verifies all replicas in the background: status, start, pause.
+    #[command(subcommand)]
+    Scrub(Scrub),
     /// Even out how full volumes are: status, on, off.
     #[command(subcommand)]
     Balance(Balance),

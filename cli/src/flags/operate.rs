@@ -162,6 +162,38 @@ impl Repair {
     }
 }
 
+/// `scrub …`
+#[derive(Subcommand, Debug)]
+pub enum Scrub {
+    /// Show how far each volume's scrub is, and what it found.
+    Status(Listing),
+    /// Begin a pass at once, or go on with the one that is paused.
+    Start(Scrubbed),
+    /// Read nothing until started again, also after restarts.
+    Pause(Scrubbed),
+}
+
+impl Scrub {
+    /// Which cluster.
+    pub fn cluster(&self) -> &Cluster {
+        match self {
+            Self::Status(flags) => &flags.cluster,
+            Self::Start(flags) | Self::Pause(flags) => &flags.cluster,
+        }
+    }
+}
+
+/// `scrub start` and `scrub pause`
+#[derive(Args, Debug)]
+pub struct Scrubbed {
+    /// Volumes by id, or how it begins, or folder [default: all]
+    #[arg(value_name = "VOLUME")]
+    pub volumes: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub cluster: Cluster,
+}
+
 /// Nothing but the cluster.
 #[derive(Args, Debug)]
 pub struct Whole {

@@ -167,7 +167,7 @@ fn volumes_of_server(status: &ClusterStatus, name: &str) -> Result<Vec<VolumeId>
 }
 
 /// The volume whose id begins so, or that has this folder.
-fn volume_named(status: &ClusterStatus, name: &str) -> Result<Vec<VolumeId>, Problem> {
+pub(super) fn volume_named(status: &ClusterStatus, name: &str) -> Result<Vec<VolumeId>, Problem> {
     let all = || status.servers.iter().flat_map(|server| &server.volumes);
     let fits = |volume: &&VolumeStatus| {
         volume.report.id.to_string().starts_with(name) || volume.report.directory == name

@@ -4,7 +4,7 @@ use blockyard_schema::nameserver_capnp::{file_info, session};
 use blockyard_wire::convert;
 use blockyard_wire::types::{
     AddedBlock, BlockId, BlockInfo, ClusterInfo, ClusterStatus, Duty, FileInfo, HeldBlock, Lease, NewBlock,
-    NewFile, Sought, Trashed, Tuning, VolumeId,
+    NewFile, ScrubOrder, Sought, Trashed, Tuning, VolumeId,
 };
 use blockyard_wire::{Problem, ProblemKind, Result};
 
@@ -382,6 +382,20 @@ impl Session {
             convert::write_duty(duty, params.reborrow().init_duty());
             params.set_force(force);
             convert::write_request_id(&id, params.init_request());
+            request.send().promise.await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Has some volumes, or all that are connected, begin a scrub or pause.
+    pub async fn scrub(&self, volumes: &[VolumeId], order: ScrubOrder) -> Result<()> {
+        self.call(async |session| {
+            let mut request = session.scrub_request();
+            let mut params = request.get();
+            let list = params.reborrow().init_volumes(volumes.len() as u32);
+            convert::write_list(volumes, list, |id, to| convert::write_id(&id.0, to));
+            params.set_order(convert::scrub_order_to(order));
             request.send().promise.await?;
             Ok(())
         })

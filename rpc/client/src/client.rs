@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use blockyard_wire::types::{
-    BlockId, BlockInfo, ClusterInfo, ClusterStatus, Duty, FileInfo, HeldBlock, Trashed, Tuning, VolumeId,
+    BlockId, BlockInfo, ClusterInfo, ClusterStatus, Duty, FileInfo, HeldBlock, ScrubOrder, Trashed, Tuning,
+    VolumeId,
 };
 use blockyard_wire::{Problem, ProblemKind, Result};
 use bytes::Bytes;
@@ -315,6 +316,17 @@ impl Client {
     pub async fn assign(&self, volumes: &[VolumeId], duty: Duty, force: bool) -> Result<()> {
         let volumes = volumes.to_vec();
         self.run(move |core| async move { core.session.assign(&volumes, duty, force).await })
+            .await
+    }
+
+    /// Has some volumes (none named: all that are connected) begin a scrub, or pause.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown volume; `Retry` for one that is not connected; `Invalid` for one whose scrub is off. The
+    /// others have obeyed.
+    pub async fn scrub(&self, volumes: &[VolumeId], order: ScrubOrder) -> Result<()> {
+        let volumes = volumes.to_vec();
+        self.run(move |core| async move { core.session.scrub(&volumes, order).await })
             .await
     }
 

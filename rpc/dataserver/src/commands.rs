@@ -4,7 +4,9 @@ use std::rc::Rc;
 
 use blockyard_engine as engine;
 use blockyard_wire::digest::{self, Digest};
-use blockyard_wire::types::{BlockId, ClusterId, Epoch, Replica, ReplicaProof, ReplicaState, VolumeReport};
+use blockyard_wire::types::{
+    BlockId, ClusterId, Epoch, Replica, ReplicaProof, ReplicaState, ScrubOrder, VolumeReport,
+};
 use blockyard_wire::{Problem, Result};
 use futures_channel::oneshot;
 
@@ -56,6 +58,7 @@ pub(crate) enum Command {
         epoch: Epoch,
         answer: Answer<()>,
     },
+    Scrub(ScrubOrder, Answer<()>),
     /// Finish what runs and close.
     Stop,
 }
@@ -67,9 +70,10 @@ impl Command {
             let _ = answer.send(Err(problem.clone()));
         }
         match self {
-            Self::Open(_, answer) | Self::Raise(_, answer) | Self::Settle { answer, .. } => {
-                no(answer, problem)
-            }
+            Self::Open(_, answer)
+            | Self::Raise(_, answer)
+            | Self::Settle { answer, .. }
+            | Self::Scrub(_, answer) => no(answer, problem),
             Self::Unwell(answer) => no(answer, problem),
             Self::Digest(answer) => no(answer, problem),
             Self::Replicas { answer, .. } => no(answer, problem),
@@ -135,6 +139,9 @@ pub(crate) async fn obey(node: Rc<Node>, command: Command) {
             answer,
         } => {
             let _ = answer.send(settle(&node, block, wanted, epoch).await);
+        }
+        Command::Scrub(order, answer) => {
+            let _ = answer.send(node.scrubbing.tell(order));
         }
         Command::Report(_) | Command::Stop => unreachable!("the volume's own loop takes these"),
     }

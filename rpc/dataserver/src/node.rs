@@ -18,6 +18,7 @@ use crate::link::Links;
 use crate::outbox::Outbox;
 use crate::positions::Positions;
 use crate::report;
+use crate::scrub::Scrubbing;
 use crate::signal::{Signal, within};
 
 /// A volume that serves, and what its requests need.
@@ -32,6 +33,8 @@ pub(crate) struct Node {
     pub positions: Positions,
     /// How long its disk takes.
     pub times: Times,
+    /// Its scrub.
+    pub scrubbing: Scrubbing,
     pub connections: Cell<u32>,
     pub stopping: Cell<bool>,
     /// Everything has ended: the watch may too.
@@ -77,6 +80,7 @@ impl Node {
             links: Links::default(),
             positions,
             times: Times::default(),
+            scrubbing: Scrubbing::default(),
             connections: Cell::new(0),
             stopping: Cell::new(false),
             closed: Cell::new(false),

@@ -69,6 +69,7 @@ pub(crate) fn of(node: &Node, address: &str, directory: &Path, pool_bytes: u64) 
         write: node.times.write.report(),
         flush: node.times.flush.report(),
         read: node.times.read.report(),
+        scrub: node.scrubbing.report(),
     }
 }
 

@@ -156,4 +156,16 @@ impl dataserver::Server for Service {
         .await?;
         Ok(())
     }
+
+    async fn scrub(
+        self: Rc<Self>,
+        params: dataserver::ScrubParams,
+        _: dataserver::ScrubResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let port = self.port(params.get_volume())?;
+        let order = convert::scrub_order_from(params.get_order());
+        port.ask(|answer| Command::Scrub(order, answer)).await?;
+        Ok(())
+    }
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use blockyard_wire::digest::Digest;
-use blockyard_wire::types::{BlockId, Epoch, Hop, Replica, ReplicaProof, ReplicaState, VolumeId};
+use blockyard_wire::types::{BlockId, Epoch, Hop, Replica, ReplicaProof, ReplicaState, ScrubOrder, VolumeId};
 use blockyard_wire::{Problem, Result};
 use futures_util::future::LocalBoxFuture;
 
@@ -68,6 +68,9 @@ pub trait Remote {
 
     /// The word on a suspect.
     fn settle(&self, volume: VolumeId, epoch: Epoch, block: BlockId, wanted: bool) -> Answer<'_, ()>;
+
+    /// Has a volume begin a scrub, or pause.
+    fn scrub(&self, volume: VolumeId, order: ScrubOrder) -> Answer<'_, ()>;
 }
 
 /// A connected dataserver.
@@ -174,6 +177,14 @@ impl Control {
     /// What the server answers; `Retry` when it is lost.
     pub async fn settle(&self, volume: VolumeId, block: BlockId, wanted: bool) -> Result<()> {
         soon(self.remote.settle(volume, self.epoch, block, wanted)).await
+    }
+
+    /// Has a volume begin a scrub, or pause.
+    ///
+    /// # Errors
+    /// `Invalid` where its scrub is off; what else the server answers; `Retry` when it is lost.
+    pub async fn scrub(&self, volume: VolumeId, order: ScrubOrder) -> Result<()> {
+        soon(self.remote.scrub(volume, order)).await
     }
 }
 

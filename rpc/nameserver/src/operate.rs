@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use blockyard_wire::types::{BlockId, Duty, ReplicaState, RequestId, VolumeId};
+use blockyard_wire::types::{BlockId, Duty, ReplicaState, RequestId, ScrubOrder, VolumeId};
 use blockyard_wire::{Problem, Result};
 
 use crate::core::Core;
@@ -47,6 +47,38 @@ pub async fn assign(
         forget_removed(&follower).await;
     });
     Ok(())
+}
+
+/// Has some volumes, or all that are connected, begin a scrub or pause.
+///
+/// # Errors
+/// `NotFound` for a volume that has never joined; `Retry` for one that is not connected; `Invalid` for one whose scrub
+/// is off. The others have obeyed.
+pub async fn scrub(core: &Rc<Core>, ids: &[VolumeId], order: ScrubOrder) -> Result<()> {
+    let volumes: Vec<VolumeIndex> = match ids {
+        [] => {
+            let controls = core.controls.borrow();
+            controls
+                .values()
+                .flat_map(|control| control.volumes.clone())
+                .collect()
+        }
+        ids => {
+            let state = core.state.borrow();
+            let known = ids.iter().map(|id| state.blocks().known(*id));
+            known.collect::<Result<_>>()?
+        }
+    };
+    let mut outcome = Ok(());
+    for volume in volumes {
+        let id = core.volume_id(volume);
+        let told = match core.control_of(volume) {
+            Some(control) => control.scrub(id, order).await,
+            None => Err(Problem::retry(format!("volume {id} is not connected"))),
+        };
+        outcome = outcome.and(told);
+    }
+    outcome
 }
 
 /// Refuses to remove volumes whose replicas are needed: blocks that would have fewer good ones than wanted without them,

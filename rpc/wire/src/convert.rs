@@ -18,8 +18,8 @@ use crate::error::{Problem, ProblemKind, Result};
 use crate::ticket::Ticket;
 use crate::types::{
     AddedBlock, BlockInfo, ClusterId, ClusterInfo, Epoch, FileInfo, HeldBlock, Hop, Incarnation, Liveness,
-    Location, NewBlock, Replica, ReplicaProof, ReplicaState, RequestId, ServerInfo, VolumeId, VolumeReport,
-    VolumeState,
+    Location, NewBlock, Replica, ReplicaProof, ReplicaState, RequestId, ScrubOrder, ScrubState, ServerInfo,
+    VolumeId, VolumeReport, VolumeState,
 };
 
 pub use custody::{
@@ -155,6 +155,10 @@ enums! {
         { Good Suspect Corrupt } else Suspect
     volume_state_from volume_state_to VolumeState data::VolumeState
         { Serving Full Failed } else Failed
+    scrub_state_from scrub_state_to ScrubState data::ScrubState
+        { Off Waiting Running Paused } else Off
+    scrub_order_from scrub_order_to ScrubOrder types::ScrubOrder
+        { Start Pause } else Start
     liveness_from liveness_to Liveness name::Liveness
         { Alive Suspect Dead } else Suspect
     problem_kind_from problem_kind_to ProblemKind types::ProblemKind
@@ -261,7 +265,7 @@ pub fn write_replica(from: &Replica, mut to: types::replica::Builder<'_>) {
     to.set_state(replica_state_to(from.state));
 }
 
-use host::{read_latency, write_latency};
+use host::{read_latency, read_scrub, write_latency, write_scrub};
 
 /// Reads a volume's report.
 ///
@@ -295,6 +299,7 @@ pub fn read_volume_report(from: data::volume_report::Reader<'_>) -> Result<Volum
         write: read_latency(from.get_write().map_err(malformed)?),
         flush: read_latency(from.get_flush().map_err(malformed)?),
         read: read_latency(from.get_read().map_err(malformed)?),
+        scrub: read_scrub(from.get_scrub().map_err(malformed)?),
     })
 }
 
@@ -325,6 +330,7 @@ pub fn write_volume_report(from: &VolumeReport, mut to: data::volume_report::Bui
     write_latency(from.write, to.reborrow().init_write());
     write_latency(from.flush, to.reborrow().init_flush());
     write_latency(from.read, to.reborrow().init_read());
+    write_scrub(from.scrub, to.reborrow().init_scrub());
     write_block_ids(
         &from.corrupt_blocks,
         to.init_corrupt_blocks(from.corrupt_blocks.len() as u32),

@@ -216,6 +216,49 @@ pub struct VolumeReport {
     pub flush: LatencyReport,
     /// From the request until the disk had answered.
     pub read: LatencyReport,
+    /// How far its scrub is.
+    pub scrub: ScrubReport,
+}
+
+/// What a volume's scrub is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScrubState {
+    /// Nothing, ever: it has no pace.
+    #[default]
+    Off,
+    /// It waits for its next pass.
+    Waiting,
+    /// It reads and verifies.
+    Running,
+    /// It waits until it is started again.
+    Paused,
+}
+
+/// How far a volume's scrub is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ScrubReport {
+    /// What it is doing.
+    pub state: ScrubState,
+    /// Passes that have ended.
+    pub passes: u64,
+    /// When the last of them ended, milliseconds since 1970; 0: none has.
+    pub last_pass_unix_ms: u64,
+    /// Bytes that this pass found whole.
+    pub pass_bytes: u64,
+    /// Findings of this pass.
+    pub damaged: u64,
+    /// Its pace.
+    pub bytes_per_s: u64,
+}
+
+/// What a scrub is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ScrubOrder {
+    /// To begin a pass at once, or to go on with the one that is paused.
+    Start,
+    /// To wait until it is started again, also after restarts.
+    Pause,
 }
 
 /// How long work took of late.

@@ -2,7 +2,7 @@
 
 use blockyard_schema::dataserver_capnp::dataserver;
 use blockyard_wire::digest::{BUCKETS, Digest};
-use blockyard_wire::types::{BlockId, Epoch, Replica, ReplicaProof, ReplicaState, VolumeId};
+use blockyard_wire::types::{BlockId, Epoch, Replica, ReplicaProof, ReplicaState, ScrubOrder, VolumeId};
 use blockyard_wire::{Problem, convert};
 use futures_util::FutureExt as _;
 
@@ -98,6 +98,18 @@ impl Remote for Wired {
         fields.set_block(block.0);
         fields.set_wanted(wanted);
         convert::write_epoch(&epoch, fields.init_epoch());
+        async move {
+            request.send().promise.await?;
+            Ok(())
+        }
+        .boxed_local()
+    }
+
+    fn scrub(&self, volume: VolumeId, order: ScrubOrder) -> Answer<'_, ()> {
+        let mut request = self.0.scrub_request();
+        let mut fields = request.get();
+        convert::write_id(&volume.0, fields.reborrow().init_volume());
+        fields.set_order(convert::scrub_order_to(order));
         async move {
             request.send().promise.await?;
             Ok(())

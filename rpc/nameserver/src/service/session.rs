@@ -385,6 +385,18 @@ impl session::Server for Session {
         Ok(())
     }
 
+    async fn scrub(
+        self: Rc<Self>,
+        params: session::ScrubParams,
+        _: session::ScrubResults,
+    ) -> capnp::Result<()> {
+        let params = params.get()?;
+        let volumes = avoided(params.get_volumes()?)?;
+        let order = convert::scrub_order_from(params.get_order());
+        operate::scrub(&self.core, &volumes, order).await?;
+        Ok(())
+    }
+
     async fn set_replication(
         self: Rc<Self>,
         params: session::SetReplicationParams,

@@ -1,8 +1,9 @@
-//! Figures of a dataserver's machine and disks; the highest value stands for what is not known.
+//! Figures of a dataserver's machine, disks and scrubs; of the machine the highest value stands for what is not known.
 
 use blockyard_schema::dataserver_capnp as data;
 
-use crate::types::{HostReport, LatencyReport};
+use super::{scrub_state_from, scrub_state_to};
+use crate::types::{HostReport, LatencyReport, ScrubReport};
 
 pub(super) fn read_latency(from: data::latency_report::Reader<'_>) -> LatencyReport {
     LatencyReport {
@@ -16,6 +17,26 @@ pub(super) fn write_latency(from: LatencyReport, mut to: data::latency_report::B
     to.set_count(from.count);
     to.set_p50_us(from.p50_us);
     to.set_p99_us(from.p99_us);
+}
+
+pub(super) fn read_scrub(from: data::scrub_report::Reader<'_>) -> ScrubReport {
+    ScrubReport {
+        state: scrub_state_from(from.get_state()),
+        passes: from.get_passes(),
+        last_pass_unix_ms: from.get_last_pass_unix_ms(),
+        pass_bytes: from.get_pass_bytes(),
+        damaged: from.get_damaged(),
+        bytes_per_s: from.get_bytes_per_s(),
+    }
+}
+
+pub(super) fn write_scrub(from: ScrubReport, mut to: data::scrub_report::Builder<'_>) {
+    to.set_state(scrub_state_to(from.state));
+    to.set_passes(from.passes);
+    to.set_last_pass_unix_ms(from.last_pass_unix_ms);
+    to.set_pass_bytes(from.pass_bytes);
+    to.set_damaged(from.damaged);
+    to.set_bytes_per_s(from.bytes_per_s);
 }
 
 /// Reads what a machine is doing.
