@@ -45,6 +45,10 @@ const IN_FLIGHT: usize = 3;
 const ADD_MAX: usize = 64;
 /// How long a durable block waits for company before it is told.
 const ADD_AFTER: Duration = Duration::from_secs(1);
+/// One durable block of so many is told late, by up to so many milliseconds: whoever writes is slow or was stopped, and
+/// the block looks like nobody's meanwhile.
+const DAWDLE_ONE_IN: u32 = 100;
+const DAWDLE_MS: u64 = 40_000;
 
 /// A block to be written.
 #[derive(Clone, Copy, Debug)]
@@ -613,6 +617,9 @@ impl Chains {
             tries += 1;
             let problem = match self.write_once(client, &new, block).await {
                 Ok(done) => {
+                    if client.world.one_in(DAWDLE_ONE_IN) {
+                        client.world.sleep(client.world.below(DAWDLE_MS)).await;
+                    }
                     let added = AddedBlock {
                         block: new.block,
                         index,

@@ -84,7 +84,8 @@ impl Shape {
             safe_mode_ms: pick(&[3_000, 30_000]),
             // Snapshots are made between two lives.
             journal_bytes_max: u64::MAX,
-            journal_file_bytes: 2 << 20,
+            // Short, as each start reads the unwritten rest of the last one, too.
+            journal_file_bytes: 512 << 10,
             repairs_max: pick(&[1, 4, 16]) as usize,
             ..Config::default()
         };

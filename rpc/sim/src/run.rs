@@ -284,6 +284,7 @@ impl Driver {
                 self.crash(host);
                 self.world.schedule(down_ms, Happening::Boot(host));
             }
+            Blow::Return(host, after_ms) => self.world.schedule(after_ms, Happening::Boot(host)),
             Blow::Start(host, up_ms) => {
                 self.boot(host, root);
                 self.world.schedule(up_ms, Happening::Kill(host));

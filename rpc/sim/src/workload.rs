@@ -393,7 +393,15 @@ impl Call {
     fn answer(mut self, answered: Result<Outcome, Failed>) {
         let outcome = match answered {
             Ok(outcome) => outcome,
-            Err(Failed { perhaps: true, .. }) => Outcome::Unknown,
+            // Tries of a call share its request id: one that was done is answered so whenever it is tried again.
+            Err(Failed {
+                perhaps: true,
+                problem,
+            }) => match problem.kind {
+                ProblemKind::NotFound if !self.writes => Outcome::NotFoundYet,
+                ProblemKind::Exists if !self.writes => Outcome::ExistsYet,
+                _ => Outcome::Unknown,
+            },
             Err(Failed { problem, .. }) => match problem.kind {
                 // A write's refusal speaks of something else: a volume, or a block.
                 ProblemKind::NotFound if !self.writes => Outcome::NotFound,
@@ -405,7 +413,9 @@ impl Call {
         };
         self.workload.count(|tally| match outcome {
             Outcome::Done | Outcome::Saw(_) => tally.acknowledged += 1,
-            Outcome::NotFound | Outcome::Exists => tally.refused += 1,
+            Outcome::NotFound | Outcome::Exists | Outcome::NotFoundYet | Outcome::ExistsYet => {
+                tally.refused += 1;
+            }
             Outcome::Never | Outcome::Unknown => tally.given_up += 1,
         });
         self.settle(outcome);
