@@ -10,7 +10,8 @@ use std::time::Duration;
 use blockyard_engine::checksum;
 use blockyard_nameserver::simulated::Sent;
 use blockyard_wire::types::{
-    AddedBlock, BlockInfo, FileInfo, Lease, Location, NewBlock, NewFile, ReplicaState, RequestId, VolumeId,
+    AddedBlock, BlockInfo, FileInfo, Lease, Location, NewBlock, NewFile, ReplicaState, RequestId, Trashed,
+    VolumeId,
 };
 use blockyard_wire::{Problem, ProblemKind};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -227,6 +228,45 @@ impl Client {
     pub async fn remove(&self, path: &str) -> Result<(), Failed> {
         let request = Request::Remove {
             path: path.to_owned(),
+            request: self.request_id(),
+        };
+        self.call(request).await.map(|_| ())
+    }
+
+    /// Moves a file into the trash.
+    pub async fn discard(&self, path: &str) -> Result<(), Failed> {
+        let request = Request::Discard {
+            path: path.to_owned(),
+            request: self.request_id(),
+        };
+        self.call(request).await.map(|_| ())
+    }
+
+    /// Some entries of the trash, those behind `after`.
+    pub async fn trash(&self, after: u64) -> Result<Vec<Trashed>, Failed> {
+        match self.call(Request::Trash { after }).await? {
+            Answer::Trashed(entries) => Ok(entries),
+            _ => Err(Failed::surely(Problem::invalid("another answer"))),
+        }
+    }
+
+    /// Takes an entry of the trash back to where it was.
+    pub async fn restore(&self, entry: u64) -> Result<FileInfo, Failed> {
+        let request = Request::Restore {
+            entry,
+            request: self.request_id(),
+        };
+        match self.call(request).await? {
+            Answer::Found(file, _) => Ok(*file),
+            _ => Err(Failed::surely(Problem::invalid("another answer"))),
+        }
+    }
+
+    /// Sets how many replicas are wanted of a file.
+    pub async fn set_replication(&self, path: &str, replication: u8) -> Result<(), Failed> {
+        let request = Request::SetReplication {
+            path: path.to_owned(),
+            replication,
             request: self.request_id(),
         };
         self.call(request).await.map(|_| ())

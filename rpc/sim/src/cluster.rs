@@ -79,6 +79,7 @@ impl Shape {
             lease_ms: pick(&[5_000, 20_000, 60_000]) as u32,
             ticket_ms: pick(&[20_000, 60_000, 600_000]),
             orphan_age_ms: pick(&[2_000, 20_000, 120_000]),
+            trash_ms: pick(&[2_000, 20_000, 60_000]),
             show_damage_ms: pick(&[100, 3_000]) as u32,
             reconcile_ms: pick(&[5_000, 30_000, 120_000]),
             safe_mode_ms: pick(&[3_000, 30_000]),

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use blockyard_nameserver::simulated::Mapped;
 use rand::seq::IndexedRandom as _;
 
 use crate::cluster::{Cluster, NAMESERVER, Role};
@@ -134,7 +133,7 @@ pub fn strike(cluster: &Cluster, counts: &mut Counts) -> Blow {
             }
         }
         22..=24 => rot(cluster, &mut count),
-        25 => return rot_behind(cluster, &mut count),
+        25 | 30 => return rot_behind(cluster, &mut count),
         26 => {
             let site = &cluster.sites[world.below(cluster.sites.len() as u64) as usize];
             if !site.disk.borrow().failed {
@@ -229,43 +228,40 @@ fn rot(cluster: &Cluster, count: &mut impl FnMut(&'static str)) {
     }
 }
 
-/// Flips bits of all replicas of a block that has too many, but one on a server that is down, which then comes back:
+/// Flips bits of all replicas of blocks that have too many, but those on a server that is down, which then comes back:
 /// whoever trims without looking may keep the wrong ones.
 fn rot_behind(cluster: &Cluster, count: &mut impl FnMut(&'static str)) -> Blow {
     let world = &cluster.world;
     let Some(name) = cluster.nameserver() else {
         return Blow::None;
     };
-    let at = |volume| cluster.sites.iter().find(|site| site.disk.borrow().id == volume);
-    let down = |block: &Mapped| {
-        let mut sites = block.replicas.iter().filter_map(|(volume, _)| at(*volume));
-        sites.find(|site| !world.host(site.host).up).map(|site| site.host)
-    };
-    let surplus = |block: &Mapped| block.replicas.len() > usize::from(block.wanted);
-    let blocks: Vec<(Mapped, HostId)> = name
-        .all_mapped()
-        .into_iter()
-        .filter(surplus)
-        .filter_map(|block| down(&block).map(|host| (block, host)))
-        .collect();
-    let Some((block, host)) = world.draw(|rng| blocks.choose(rng).cloned()) else {
+    let down: Vec<HostId> = cluster.servers().filter(|host| !world.host(*host).up).collect();
+    let Some(host) = world.draw(|rng| down.choose(rng).copied()) else {
         return Blow::None;
     };
-    for (volume, _) in &block.replicas {
-        let Some(site) = at(*volume).filter(|site| site.host != host) else {
-            continue;
-        };
-        let held = site.disk.borrow().lookup(block.block);
-        if held.is_some_and(|held| held.is_true()) && cluster.is_spare(&name, *volume, block.block) {
-            count("replica rotten");
-            world.note(
-                site.host,
-                site.host,
-                "rot",
-                &[block.block.0],
-                site.address.clone(),
-            );
-            site.disk.borrow_mut().rot(block.block, 1 << world.below(20));
+    let site_of = |volume| cluster.sites.iter().find(|site| site.disk.borrow().id == volume);
+    let is_there = |volume| site_of(volume).is_some_and(|site| site.host == host);
+    let blocks = name.all_mapped().into_iter().filter(|block| {
+        block.replicas.len() > usize::from(block.wanted)
+            && block.replicas.iter().any(|(volume, _)| is_there(*volume))
+    });
+    for block in blocks.take(8) {
+        for (volume, _) in &block.replicas {
+            let Some(site) = site_of(*volume).filter(|site| site.host != host) else {
+                continue;
+            };
+            let held = site.disk.borrow().lookup(block.block);
+            if held.is_some_and(|held| held.is_true()) && cluster.is_spare(&name, *volume, block.block) {
+                count("surplus replica rotten");
+                world.note(
+                    site.host,
+                    site.host,
+                    "rot",
+                    &[block.block.0],
+                    site.address.clone(),
+                );
+                site.disk.borrow_mut().rot(block.block, 1 << world.below(20));
+            }
         }
     }
     Blow::Return(host, 1 + world.below(500))

@@ -299,7 +299,7 @@ impl Driver {
         let now_ms = self.world.now_ms();
         let stormy = self.phase == Phase::Storm;
         self.tend(stormy);
-        if self.world.one_in(20)
+        if self.world.one_in(4)
             && let Some(name) = self.cluster.nameserver()
             && let Some(wrong) = name.inconsistency()
         {

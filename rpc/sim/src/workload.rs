@@ -152,7 +152,11 @@ impl Workload {
             }
             7..=8 => {
                 let call = self.call(group, Operation::Remove { slot });
-                let removed = client.remove(&path_of(group, slot)).await;
+                let path = path_of(group, slot);
+                let removed = match world.below(2) {
+                    0 => client.remove(&path).await,
+                    _ => client.discard(&path).await,
+                };
                 call.answer(removed.map(|()| Outcome::Done));
             }
             9 => {
@@ -170,8 +174,61 @@ impl Workload {
                 let renamed = client.rename(&from, &to, overwrite).await;
                 call.answer(renamed.map(|()| Outcome::Done));
             }
+            10 => self.restore(client).await,
+            11 => {
+                let (least, most) = self.replication;
+                let replication = least + world.below(u64::from(most - least + 1)) as u8;
+                // Names show nothing of it; whether blocks are there as often as wanted is seen in the end.
+                let _ = client.set_replication(&path_of(group, slot), replication).await;
+            }
             _ => self.read(client, group, slot).await,
         }
+    }
+
+    /// Takes something out of the trash: its name shows again what it did, unless there is something else.
+    async fn restore(self: &Rc<Self>, client: &Rc<Client>) {
+        let world = &self.world;
+        let Ok(entries) = client.trash(0).await else {
+            return;
+        };
+        let Some(entry) = entries.get(world.below(entries.len() as u64) as usize) else {
+            return;
+        };
+        let places = (0..self.groups()).flat_map(|group| (0..SLOTS).map(move |slot| (group, slot)));
+        let place = places
+            .into_iter()
+            .find(|(group, slot)| path_of(*group, *slot) == entry.file.path);
+        let Some((group, slot)) = place else {
+            world.violated(
+                format!("{} is in the trash and was never a file", entry.file.path),
+                &[],
+                "",
+            );
+            return;
+        };
+        if !self.groups[group].borrow_mut().has_room(world.now_ms()) {
+            return;
+        }
+        let value = self.see(&entry.file);
+        let call = self.call(
+            group,
+            Operation::Write {
+                slot,
+                value,
+                overwrite: false,
+            },
+        );
+        let restored = client.restore(entry.entry).await;
+        if let Ok(file) = &restored
+            && self.see(file) != value
+        {
+            world.violated(
+                format!("{} comes out of the trash as something else", file.path),
+                &[file.version],
+                &file.path,
+            );
+        }
+        call.answer(restored.map(|_| Outcome::Done));
     }
 
     async fn write(self: &Rc<Self>, client: &Rc<Client>, group: usize, slot: usize, overwrite: bool) {
