@@ -89,6 +89,40 @@ impl Core {
         }
     }
 
+    /// Moves a file or directory into the trash; how many files and bytes that were.
+    ///
+    /// # Errors
+    /// `NotFound`, `Invalid`.
+    pub async fn discard(&self, path: String, recursive: bool, request: RequestId) -> Result<(u64, u64)> {
+        let command = Command::Discard {
+            path,
+            recursive,
+            at_unix_ms: self.now_unix_ms(),
+            request,
+        };
+        match self.propose(command).await? {
+            Outcome::Removed { files, bytes } => Ok((files, bytes)),
+            _ => Err(mixed_up()),
+        }
+    }
+
+    /// Takes an entry of the trash back, to `to` or, where that is empty, to where it was.
+    ///
+    /// # Errors
+    /// `NotFound`, `Exists`, `Invalid`.
+    pub async fn restore(&self, entry: u64, to: String, request: RequestId) -> Result<FileInfo> {
+        let command = Command::Restore {
+            entry,
+            to,
+            at_unix_ms: self.now_unix_ms(),
+            request,
+        };
+        match self.propose(command).await? {
+            Outcome::Made { file } => Ok(*file),
+            _ => Err(mixed_up()),
+        }
+    }
+
     /// Opens an upload.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use blockyard_wire::digest::Digest;
 use blockyard_wire::ticket::Keys;
 use blockyard_wire::types::{
     AddedBlock, BlockId, BlockInfo, ClusterId, ClusterInfo, ClusterStatus, Epoch, FileInfo, Incarnation,
-    Lease, NewBlock, NewFile, ReplicaState, RequestId, ServerInfo, VolumeId,
+    Lease, NewBlock, NewFile, ReplicaState, RequestId, ServerInfo, Trashed, VolumeId,
 };
 use blockyard_wire::{Problem, ProblemKind};
 use futures_util::FutureExt as _;
@@ -265,6 +265,35 @@ impl Nameserver {
     /// As that.
     pub async fn remove(&self, path: String, request: RequestId) -> Result<(u64, u64)> {
         self.core.remove(path, false, request).await
+    }
+
+    /// See the service's `discard`.
+    ///
+    /// # Errors
+    /// As that.
+    pub async fn discard(&self, path: String, request: RequestId) -> Result<(u64, u64)> {
+        self.core.discard(path, false, request).await
+    }
+
+    /// See the service's `trash`.
+    pub fn trash(&self, after: u64, limit: u32) -> Vec<Trashed> {
+        self.core.trash(after, limit).0
+    }
+
+    /// See the service's `restore`: to where it was.
+    ///
+    /// # Errors
+    /// As that.
+    pub async fn restore(&self, entry: u64, request: RequestId) -> Result<FileInfo> {
+        self.core.restore(entry, String::new(), request).await
+    }
+
+    /// See the service's `set_replication`.
+    ///
+    /// # Errors
+    /// As that.
+    pub async fn set_replication(&self, path: String, replication: u8, request: RequestId) -> Result<u64> {
+        self.core.set_replication(path, false, replication, request).await
     }
 
     /// See the service's `begin`.

@@ -10,7 +10,8 @@ use std::time::Duration;
 use blockyard_engine::checksum;
 use blockyard_nameserver::simulated::Sent;
 use blockyard_wire::types::{
-    AddedBlock, BlockInfo, FileInfo, Lease, Location, NewBlock, NewFile, ReplicaState, RequestId, VolumeId,
+    AddedBlock, BlockInfo, FileInfo, Lease, Location, NewBlock, NewFile, ReplicaState, RequestId, Trashed,
+    VolumeId,
 };
 use blockyard_wire::{Problem, ProblemKind};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -45,6 +46,10 @@ const IN_FLIGHT: usize = 3;
 const ADD_MAX: usize = 64;
 /// How long a durable block waits for company before it is told.
 const ADD_AFTER: Duration = Duration::from_secs(1);
+/// One durable block of so many is told late, by up to so many milliseconds: whoever writes is slow or was stopped, and
+/// the block looks like nobody's meanwhile.
+const DAWDLE_ONE_IN: u32 = 100;
+const DAWDLE_MS: u64 = 40_000;
 
 /// A block to be written.
 #[derive(Clone, Copy, Debug)]
@@ -223,6 +228,45 @@ impl Client {
     pub async fn remove(&self, path: &str) -> Result<(), Failed> {
         let request = Request::Remove {
             path: path.to_owned(),
+            request: self.request_id(),
+        };
+        self.call(request).await.map(|_| ())
+    }
+
+    /// Moves a file into the trash.
+    pub async fn discard(&self, path: &str) -> Result<(), Failed> {
+        let request = Request::Discard {
+            path: path.to_owned(),
+            request: self.request_id(),
+        };
+        self.call(request).await.map(|_| ())
+    }
+
+    /// Some entries of the trash, those behind `after`.
+    pub async fn trash(&self, after: u64) -> Result<Vec<Trashed>, Failed> {
+        match self.call(Request::Trash { after }).await? {
+            Answer::Trashed(entries) => Ok(entries),
+            _ => Err(Failed::surely(Problem::invalid("another answer"))),
+        }
+    }
+
+    /// Takes an entry of the trash back to where it was.
+    pub async fn restore(&self, entry: u64) -> Result<FileInfo, Failed> {
+        let request = Request::Restore {
+            entry,
+            request: self.request_id(),
+        };
+        match self.call(request).await? {
+            Answer::Found(file, _) => Ok(*file),
+            _ => Err(Failed::surely(Problem::invalid("another answer"))),
+        }
+    }
+
+    /// Sets how many replicas are wanted of a file.
+    pub async fn set_replication(&self, path: &str, replication: u8) -> Result<(), Failed> {
+        let request = Request::SetReplication {
+            path: path.to_owned(),
+            replication,
             request: self.request_id(),
         };
         self.call(request).await.map(|_| ())
@@ -613,6 +657,9 @@ impl Chains {
             tries += 1;
             let problem = match self.write_once(client, &new, block).await {
                 Ok(done) => {
+                    if client.world.one_in(DAWDLE_ONE_IN) {
+                        client.world.sleep(client.world.below(DAWDLE_MS)).await;
+                    }
                     let added = AddedBlock {
                         block: new.block,
                         index,

@@ -79,12 +79,14 @@ impl Shape {
             lease_ms: pick(&[5_000, 20_000, 60_000]) as u32,
             ticket_ms: pick(&[20_000, 60_000, 600_000]),
             orphan_age_ms: pick(&[2_000, 20_000, 120_000]),
+            trash_ms: pick(&[2_000, 20_000, 60_000]),
             show_damage_ms: pick(&[100, 3_000]) as u32,
             reconcile_ms: pick(&[5_000, 30_000, 120_000]),
             safe_mode_ms: pick(&[3_000, 30_000]),
             // Snapshots are made between two lives.
             journal_bytes_max: u64::MAX,
-            journal_file_bytes: 2 << 20,
+            // Short, as each start reads the unwritten rest of the last one, too.
+            journal_file_bytes: 512 << 10,
             repairs_max: pick(&[1, 4, 16]) as usize,
             ..Config::default()
         };

@@ -23,6 +23,8 @@ pub enum Blow {
     None,
     /// End a host's process, and start it again after so many milliseconds.
     Crash(HostId, u64),
+    /// Start a host's process in so many milliseconds, should it not run by then.
+    Return(HostId, u64),
     /// Start a host's process, and end it after so many milliseconds.
     Start(HostId, u64),
 }
@@ -130,7 +132,8 @@ pub fn strike(cluster: &Cluster, counts: &mut Counts) -> Blow {
                 world.break_connection(connection, 5_000);
             }
         }
-        22..=25 => rot(cluster, &mut count),
+        22..=24 => rot(cluster, &mut count),
+        25 | 30 => return rot_behind(cluster, &mut count),
         26 => {
             let site = &cluster.sites[world.below(cluster.sites.len() as u64) as usize];
             if !site.disk.borrow().failed {
@@ -223,6 +226,45 @@ fn rot(cluster: &Cluster, count: &mut impl FnMut(&'static str)) {
             }
         }
     }
+}
+
+/// Flips bits of all replicas of blocks that have too many, but those on a server that is down, which then comes back:
+/// whoever trims without looking may keep the wrong ones.
+fn rot_behind(cluster: &Cluster, count: &mut impl FnMut(&'static str)) -> Blow {
+    let world = &cluster.world;
+    let Some(name) = cluster.nameserver() else {
+        return Blow::None;
+    };
+    let down: Vec<HostId> = cluster.servers().filter(|host| !world.host(*host).up).collect();
+    let Some(host) = world.draw(|rng| down.choose(rng).copied()) else {
+        return Blow::None;
+    };
+    let site_of = |volume| cluster.sites.iter().find(|site| site.disk.borrow().id == volume);
+    let is_there = |volume| site_of(volume).is_some_and(|site| site.host == host);
+    let blocks = name.all_mapped().into_iter().filter(|block| {
+        block.replicas.len() > usize::from(block.wanted)
+            && block.replicas.iter().any(|(volume, _)| is_there(*volume))
+    });
+    for block in blocks.take(8) {
+        for (volume, _) in &block.replicas {
+            let Some(site) = site_of(*volume).filter(|site| site.host != host) else {
+                continue;
+            };
+            let held = site.disk.borrow().lookup(block.block);
+            if held.is_some_and(|held| held.is_true()) && cluster.is_spare(&name, *volume, block.block) {
+                count("surplus replica rotten");
+                world.note(
+                    site.host,
+                    site.host,
+                    "rot",
+                    &[block.block.0],
+                    site.address.clone(),
+                );
+                site.disk.borrow_mut().rot(block.block, 1 << world.below(20));
+            }
+        }
+    }
+    Blow::Return(host, 1 + world.below(500))
 }
 
 /// Replaces a disk of whose replicas none is the last by an empty one.

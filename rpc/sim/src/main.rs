@@ -1,5 +1,6 @@
 //! Runs seeds of the simulation and prints what they came to; exit status 1 when a promise was broken.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -22,7 +23,7 @@ struct Flags {
     /// Messages of each seed, before the cluster is given time to become whole.
     #[arg(long, default_value_t = 200_000)]
     messages: u64,
-    /// Seeds that run at the same time.
+    /// Seeds that run at the same time, each on a thread of its own; they are told of in order.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
     /// Prints a line for each seed.
@@ -102,6 +103,39 @@ impl Total {
     }
 }
 
+/// Tells of runs in the order of their seeds, whichever ends first.
+#[derive(Default)]
+struct Told {
+    total: Total,
+    /// The seed that is told of next.
+    next: u64,
+    waiting: BTreeMap<u64, (Report, Duration)>,
+}
+
+impl Told {
+    fn take(&mut self, report: Report, took: Duration, flags: &Flags) {
+        self.waiting.insert(report.seed, (report, took));
+        while let Some((report, took)) = self.waiting.remove(&self.next) {
+            self.next += 1;
+            self.total.add(&report);
+            if flags.each {
+                println!(
+                    "seed {}: {} messages ({:.0}/s), {} faults, {:.1} h simulated, whole after {} s, {:?}, digest {:016x}",
+                    report.seed,
+                    report.messages,
+                    report.messages as f64 / took.as_secs_f64(),
+                    report.faults.values().sum::<u64>(),
+                    report.simulated_ms as f64 / 3_600_000.0,
+                    report.whole_after_ms / 1_000,
+                    report.tally,
+                    report.digest,
+                );
+            }
+            print_violation(&report, flags.trace);
+        }
+    }
+}
+
 fn print_violation(report: &Report, all: bool) {
     /// Lines of a trace that are shown unless all are wanted.
     const LINES: usize = 60;
@@ -128,7 +162,10 @@ fn print_violation(report: &Report, all: bool) {
 fn main() -> ExitCode {
     let flags = Flags::parse();
     let (next, stop) = (AtomicU64::new(flags.seeds.start), AtomicBool::new(false));
-    let total = Mutex::new(Total::default());
+    let told = Mutex::new(Told {
+        next: flags.seeds.start,
+        ..Told::default()
+    });
     let started = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..flags.jobs.max(1) {
@@ -140,31 +177,17 @@ fn main() -> ExitCode {
                     }
                     let began = Instant::now();
                     let report = run(seed, flags.messages);
-                    let mut total = total.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                    total.add(&report);
-                    if flags.each {
-                        println!(
-                            "seed {seed}: {} messages ({:.0}/s), {} faults, {:.1} h simulated, whole after {} s, {:?}, digest {:016x}",
-                            report.messages,
-                            report.messages as f64 / began.elapsed().as_secs_f64(),
-                            report.faults.values().sum::<u64>(),
-                            report.simulated_ms as f64 / 3_600_000.0,
-                            report.whole_after_ms / 1_000,
-                            report.tally,
-                            report.digest,
-                        );
-                    }
                     if report.violation.is_some() {
-                        print_violation(&report, flags.trace);
                         stop.store(true, Ordering::Relaxed);
                     }
+                    let mut told = told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    told.take(report, began.elapsed(), &flags);
                 }
             });
         }
     });
-    let total = total
-        .into_inner()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let told = told.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let total = told.total;
     total.print(&flags.seeds, started.elapsed());
     match total.violations {
         0 => ExitCode::SUCCESS,

@@ -6,7 +6,7 @@ use blockyard_wire::digest::Digest;
 use blockyard_wire::ticket::Ticket;
 use blockyard_wire::types::{
     AddedBlock, BlockId, BlockInfo, ClusterInfo, Epoch, FileInfo, Hop, Lease, NewBlock, NewFile, Replica,
-    ReplicaProof, ReplicaState, RequestId, ServerInfo, VolumeId, VolumeReport,
+    ReplicaProof, ReplicaState, RequestId, ServerInfo, Trashed, VolumeId, VolumeReport,
 };
 
 /// A block's bytes, by name: two blocks are equal when their contents are.
@@ -73,6 +73,22 @@ pub enum Request {
     },
     Remove {
         path: String,
+        request: RequestId,
+    },
+    Discard {
+        path: String,
+        request: RequestId,
+    },
+    Trash {
+        after: u64,
+    },
+    Restore {
+        entry: u64,
+        request: RequestId,
+    },
+    SetReplication {
+        path: String,
+        replication: u8,
         request: RequestId,
     },
     Begin {
@@ -169,6 +185,7 @@ pub enum Answer {
     Blocks(Vec<BlockInfo>),
     New(Vec<NewBlock>),
     Begun(Lease),
+    Trashed(Vec<Trashed>),
     Published(Box<FileInfo>),
     Digest(Digest),
     Replicas(Vec<Replica>, bool),
@@ -211,6 +228,10 @@ impl Request {
             Self::Mkdir { .. } => "mkdir",
             Self::Rename { .. } => "rename",
             Self::Remove { .. } => "remove",
+            Self::Discard { .. } => "discard",
+            Self::Trash { .. } => "trash",
+            Self::Restore { .. } => "restore",
+            Self::SetReplication { .. } => "setrep",
             Self::Begin { .. } => "begin",
             Self::Allocate { .. } => "allocate",
             Self::Reserve { .. } => "reserve",
@@ -262,6 +283,8 @@ impl Request {
             Self::Lookup { path }
             | Self::Mkdir { path, .. }
             | Self::Remove { path, .. }
+            | Self::Discard { path, .. }
+            | Self::SetReplication { path, .. }
             | Self::Begin { path, .. } => path,
             Self::Rename { from, .. } => from,
             Self::Publish(file) => &file.path,

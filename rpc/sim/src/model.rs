@@ -58,6 +58,11 @@ pub enum Outcome {
     NotFound,
     /// There was a file in the way.
     Exists,
+    /// There was no such file when a later try of the call came, so nothing had happened until then. An earlier one
+    /// may still be on its way.
+    NotFoundYet,
+    /// The same for a file in the way.
+    ExistsYet,
     /// What a read has seen.
     Saw(Value),
     /// It has not happened and will not.
@@ -75,9 +80,61 @@ struct Possible {
     done: u64,
 }
 
-/// What open operations that change nothing would have been answered at some moment on the way to a state: place and
+/// What open operations that had changed nothing would have been answered at some moment on the way to a state: place and
 /// outcome. Ways to the same state are taken together, which may only let through what a finer look would not.
-type Seen = BTreeSet<(usize, Outcome)>;
+#[derive(Clone, Default, Debug)]
+struct Seen {
+    /// Places that were told `NotFound`, and those that were told `Exists`.
+    refused: [u64; 2],
+    /// In order.
+    saw: Vec<(usize, Value)>,
+}
+
+impl Seen {
+    fn insert(&mut self, at: usize, sight: Outcome) {
+        match sight {
+            Outcome::NotFound => self.refused[0] |= 1 << at,
+            Outcome::Exists => self.refused[1] |= 1 << at,
+            Outcome::Saw(value) => {
+                if let Err(place) = self.saw.binary_search(&(at, value)) {
+                    self.saw.insert(place, (at, value));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn contains(&self, at: usize, sight: Outcome) -> bool {
+        match sight {
+            Outcome::NotFound => self.refused[0] & 1 << at != 0,
+            Outcome::Exists => self.refused[1] & 1 << at != 0,
+            Outcome::Saw(value) => self.saw.binary_search(&(at, value)).is_ok(),
+            _ => false,
+        }
+    }
+
+    fn extend(&mut self, other: &Self) {
+        self.refused[0] |= other.refused[0];
+        self.refused[1] |= other.refused[1];
+        for (at, value) in &other.saw {
+            self.insert(*at, Outcome::Saw(*value));
+        }
+    }
+
+    fn is_subset(&self, other: &Self) -> bool {
+        let is_in = |(at, value): &(usize, Value)| other.contains(*at, Outcome::Saw(*value));
+        self.refused[0] & !other.refused[0] == 0
+            && self.refused[1] & !other.refused[1] == 0
+            && self.saw.iter().all(is_in)
+    }
+
+    /// Forgets what the operations at these places were told.
+    fn forget(&mut self, places: u64) {
+        self.refused[0] &= !places;
+        self.refused[1] &= !places;
+        self.saw.retain(|(at, _)| places & 1 << at == 0);
+    }
+}
 
 /// All states that are possible by now.
 type All = BTreeMap<Possible, Seen>;
@@ -106,7 +163,7 @@ impl Default for History {
             done: 0,
         };
         Self {
-            possible: All::from([(first, Seen::new())]),
+            possible: All::from([(first, Seen::default())]),
             open: [None; OPEN_MAX],
         }
     }
@@ -173,7 +230,9 @@ impl History {
         });
         // Where it sees at once what it will be answered, that counts, whatever happens meanwhile.
         for (possible, seen) in &mut self.possible {
-            seen.extend(sight(&possible.names, operation).map(|sight| (at, sight)));
+            if let Some(sight) = sight(&possible.names, operation) {
+                seen.insert(at, sight);
+            }
         }
         Ticket(at)
     }
@@ -195,27 +254,38 @@ impl History {
             });
             return Ok(());
         }
-        if self.is_alone(ticket) {
-            return self.answer_alone(open.operation, outcome);
+        let yet = match outcome {
+            Outcome::NotFoundYet => Some(Outcome::NotFound),
+            Outcome::ExistsYet => Some(Outcome::Exists),
+            _ => None,
+        };
+        if yet.is_none() && self.is_alone(ticket) {
+            return self.answer_alone(ticket, open.operation, outcome);
         }
         let all = self.reachable();
         let before: Vec<Names> = self.possible.keys().map(|possible| possible.names).collect();
-        self.open[ticket.0] = None;
+        self.open[ticket.0] = yet.map(|_| Open {
+            until_ms: Some(now_ms + LATE_MS),
+            ..open
+        });
+        let closed = if yet.is_some() { 0 } else { bit };
         self.possible.clear();
         for (possible, mut seen) in all {
             let is_done = possible.done & bit != 0;
-            let fits = match outcome {
-                Outcome::Done => is_done,
-                Outcome::Never => !is_done,
-                sight => !is_done && seen.contains(&(ticket.0, sight)),
+            let fits = match (outcome, yet) {
+                // It may have been done since.
+                (_, Some(sight)) => seen.contains(ticket.0, sight),
+                (Outcome::Done, _) => is_done,
+                (Outcome::Never, _) => !is_done,
+                (sight, _) => !is_done && seen.contains(ticket.0, sight),
             };
             if fits {
-                seen.retain(|(place, _)| *place != ticket.0);
+                seen.forget(bit);
                 let possible = Possible {
-                    done: possible.done & !bit,
+                    done: possible.done & !closed,
                     ..possible
                 };
-                self.possible.entry(possible).or_default().extend(seen);
+                self.possible.entry(possible).or_default().extend(&seen);
             }
         }
         match self.possible.is_empty() {
@@ -242,7 +312,7 @@ impl History {
     }
 
     /// [`History::answer`] where there is only one way: what most of the time is so.
-    fn answer_alone(&mut self, operation: Operation, outcome: Outcome) -> Result<(), String> {
+    fn answer_alone(&mut self, ticket: Ticket, operation: Operation, outcome: Outcome) -> Result<(), String> {
         self.open = [None; OPEN_MAX];
         let Some((possible, seen)) = self.possible.pop_first() else {
             return Err("no state was possible before".to_owned());
@@ -250,10 +320,7 @@ impl History {
         let names = match outcome {
             Outcome::Done => effect(possible.names, operation),
             Outcome::Never => Some(possible.names),
-            sight => seen
-                .iter()
-                .any(|(_, seen)| *seen == sight)
-                .then_some(possible.names),
+            sight => seen.contains(ticket.0, sight).then_some(possible.names),
         };
         let names = names.ok_or_else(|| {
             format!(
@@ -261,7 +328,7 @@ impl History {
                 possible.names
             )
         })?;
-        self.possible.insert(Possible { names, done: 0 }, Seen::new());
+        self.possible.insert(Possible { names, done: 0 }, Seen::default());
         Ok(())
     }
 
@@ -271,9 +338,10 @@ impl History {
             for (at, open) in self.open.iter().enumerate() {
                 if let Some(open) = open
                     && open.until_ms.is_none()
+                    && possible.done & (1 << at) == 0
                     && let Some(sight) = sight(&possible.names, open.operation)
                 {
-                    seen.insert((at, sight));
+                    seen.insert(at, sight);
                 }
             }
         };
@@ -304,7 +372,7 @@ impl History {
                 match reached.get_mut(&next) {
                     Some(known) if seen.is_subset(known) => {}
                     Some(known) => {
-                        known.extend(seen);
+                        known.extend(&seen);
                         todo.push(next);
                     }
                     None => {
@@ -333,12 +401,12 @@ impl History {
         }
         self.possible.clear();
         for (possible, mut seen) in reached {
-            seen.retain(|(at, _)| closed & (1 << at) == 0);
+            seen.forget(closed);
             let possible = Possible {
                 done: possible.done & !closed,
                 ..possible
             };
-            self.possible.entry(possible).or_default().extend(seen);
+            self.possible.entry(possible).or_default().extend(&seen);
         }
     }
 
@@ -416,6 +484,29 @@ mod tests {
             history.answer(read, Outcome::Saw(1), 7).is_err(),
             "resurrected: removed, and written only once"
         );
+    }
+
+    #[test]
+    fn a_later_try_is_refused_only_where_an_earlier_one_was_not_done() {
+        let begun = || {
+            let mut history = History::default();
+            let one = history.call(WRITE(1), 0);
+            history.answer(one, Outcome::Done, 1).unwrap();
+            let remove = history.call(Operation::Remove { slot: 0 }, 2);
+            (history, remove)
+        };
+        let (mut history, remove) = begun();
+        assert!(
+            history.answer(remove, Outcome::NotFoundYet, 3).is_err(),
+            "only its own first try can have removed the file"
+        );
+        let (mut history, remove) = begun();
+        let other = history.call(Operation::Remove { slot: 0 }, 2);
+        history.answer(remove, Outcome::NotFoundYet, 3).unwrap();
+        history.answer(other, Outcome::Done, 4).unwrap();
+        let again = history.call(WRITE(2), 5);
+        history.answer(again, Outcome::Done, 6).unwrap();
+        assert_eq!(history.may_show(0), [0, 2].into(), "the first try may come late");
     }
 
     #[test]

@@ -31,6 +31,8 @@ use crate::world::{ConnectionId, HostId, Serve, World};
 const SNAPSHOT_BYTES: u64 = 64 * 1024;
 /// Longest wait for a dataserver's answer: longer than the nameserver itself waits, milliseconds.
 const ANSWER_MS: u64 = 600_000;
+/// Entries of the trash in one answer.
+const TRASH_PAGE: u32 = 16;
 /// A sector: written whole or not at all.
 const SECTOR: usize = 512;
 
@@ -496,6 +498,23 @@ async fn answer(
         }
         Request::Remove { path, request } => {
             name.remove(path, request).await?;
+            Ok(Answer::Done)
+        }
+        Request::Discard { path, request } => {
+            name.discard(path, request).await?;
+            Ok(Answer::Done)
+        }
+        Request::Trash { after } => Ok(Answer::Trashed(name.trash(after, TRASH_PAGE))),
+        Request::Restore { entry, request } => Ok(Answer::Found(
+            Box::new(name.restore(entry, request).await?),
+            Vec::new(),
+        )),
+        Request::SetReplication {
+            path,
+            replication,
+            request,
+        } => {
+            name.set_replication(path, replication, request).await?;
             Ok(Answer::Done)
         }
         Request::Begin {

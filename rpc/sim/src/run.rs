@@ -284,6 +284,7 @@ impl Driver {
                 self.crash(host);
                 self.world.schedule(down_ms, Happening::Boot(host));
             }
+            Blow::Return(host, after_ms) => self.world.schedule(after_ms, Happening::Boot(host)),
             Blow::Start(host, up_ms) => {
                 self.boot(host, root);
                 self.world.schedule(up_ms, Happening::Kill(host));
@@ -298,7 +299,7 @@ impl Driver {
         let now_ms = self.world.now_ms();
         let stormy = self.phase == Phase::Storm;
         self.tend(stormy);
-        if self.world.one_in(20)
+        if self.world.one_in(4)
             && let Some(name) = self.cluster.nameserver()
             && let Some(wrong) = name.inconsistency()
         {

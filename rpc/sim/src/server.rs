@@ -255,7 +255,16 @@ async fn raise(world: &World, disk: &RefCell<Volume>, epoch: Epoch) -> Result<()
         disk.borrow_mut().durable(change)?;
     }
     // Another may have been raised meanwhile.
-    disk.borrow().check_epoch(epoch)
+    disk.borrow().check_epoch(epoch)?;
+    let highest = disk.borrow().highest_epoch();
+    if highest > epoch.number {
+        world.violated(
+            format!("a volume obeys epoch {}, having obeyed {highest}", epoch.number),
+            &[],
+            "",
+        );
+    }
+    Ok(())
 }
 
 /// commands.rs `delete`.

@@ -65,6 +65,8 @@ pub struct Volume {
     proven: BTreeSet<u64>,
     digest: Digest,
     epoch: Epoch,
+    /// Of all that have been durable here; decides nothing.
+    highest_epoch: u64,
     changes: BTreeMap<u64, Change>,
     next_change: u64,
 }
@@ -86,6 +88,7 @@ impl Volume {
             proven: BTreeSet::new(),
             digest: Digest::default(),
             epoch: Epoch::default(),
+            highest_epoch: 0,
             changes: BTreeMap::new(),
             next_change: 0,
         }
@@ -117,7 +120,7 @@ impl Volume {
                     self.set(block, Some(suspect));
                 }
                 (Change::Delete(block), 0 | 1) => self.set(block, None),
-                (Change::Epoch(epoch), 0 | 1) => self.epoch = epoch,
+                (Change::Epoch(epoch), 0 | 1) => self.obey(epoch),
                 _ => {}
             }
         }
@@ -213,6 +216,16 @@ impl Volume {
         self.epoch.number
     }
 
+    /// The number of the highest epoch that has ever been durable here: what it must never go below.
+    pub fn highest_epoch(&self) -> u64 {
+        self.highest_epoch
+    }
+
+    fn obey(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+        self.highest_epoch = self.highest_epoch.max(epoch.number);
+    }
+
     /// Begins to persist an epoch; `None` when it is the one that is obeyed.
     ///
     /// # Errors
@@ -256,7 +269,7 @@ impl Volume {
                 self.set(block, Some(held));
             }
             Some(Change::Delete(block)) => self.set(block, None),
-            Some(Change::Epoch(epoch)) if epoch.number > self.epoch.number => self.epoch = epoch,
+            Some(Change::Epoch(epoch)) if epoch.number > self.epoch.number => self.obey(epoch),
             _ => {}
         }
         Ok(())

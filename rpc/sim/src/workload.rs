@@ -152,7 +152,11 @@ impl Workload {
             }
             7..=8 => {
                 let call = self.call(group, Operation::Remove { slot });
-                let removed = client.remove(&path_of(group, slot)).await;
+                let path = path_of(group, slot);
+                let removed = match world.below(2) {
+                    0 => client.remove(&path).await,
+                    _ => client.discard(&path).await,
+                };
                 call.answer(removed.map(|()| Outcome::Done));
             }
             9 => {
@@ -170,8 +174,61 @@ impl Workload {
                 let renamed = client.rename(&from, &to, overwrite).await;
                 call.answer(renamed.map(|()| Outcome::Done));
             }
+            10 => self.restore(client).await,
+            11 => {
+                let (least, most) = self.replication;
+                let replication = least + world.below(u64::from(most - least + 1)) as u8;
+                // Names show nothing of it; whether blocks are there as often as wanted is seen in the end.
+                let _ = client.set_replication(&path_of(group, slot), replication).await;
+            }
             _ => self.read(client, group, slot).await,
         }
+    }
+
+    /// Takes something out of the trash: its name shows again what it did, unless there is something else.
+    async fn restore(self: &Rc<Self>, client: &Rc<Client>) {
+        let world = &self.world;
+        let Ok(entries) = client.trash(0).await else {
+            return;
+        };
+        let Some(entry) = entries.get(world.below(entries.len() as u64) as usize) else {
+            return;
+        };
+        let places = (0..self.groups()).flat_map(|group| (0..SLOTS).map(move |slot| (group, slot)));
+        let place = places
+            .into_iter()
+            .find(|(group, slot)| path_of(*group, *slot) == entry.file.path);
+        let Some((group, slot)) = place else {
+            world.violated(
+                format!("{} is in the trash and was never a file", entry.file.path),
+                &[],
+                "",
+            );
+            return;
+        };
+        if !self.groups[group].borrow_mut().has_room(world.now_ms()) {
+            return;
+        }
+        let value = self.see(&entry.file);
+        let call = self.call(
+            group,
+            Operation::Write {
+                slot,
+                value,
+                overwrite: false,
+            },
+        );
+        let restored = client.restore(entry.entry).await;
+        if let Ok(file) = &restored
+            && self.see(file) != value
+        {
+            world.violated(
+                format!("{} comes out of the trash as something else", file.path),
+                &[file.version],
+                &file.path,
+            );
+        }
+        call.answer(restored.map(|_| Outcome::Done));
     }
 
     async fn write(self: &Rc<Self>, client: &Rc<Client>, group: usize, slot: usize, overwrite: bool) {
@@ -393,7 +450,15 @@ impl Call {
     fn answer(mut self, answered: Result<Outcome, Failed>) {
         let outcome = match answered {
             Ok(outcome) => outcome,
-            Err(Failed { perhaps: true, .. }) => Outcome::Unknown,
+            // Tries of a call share its request id: one that was done is answered so whenever it is tried again.
+            Err(Failed {
+                perhaps: true,
+                problem,
+            }) => match problem.kind {
+                ProblemKind::NotFound if !self.writes => Outcome::NotFoundYet,
+                ProblemKind::Exists if !self.writes => Outcome::ExistsYet,
+                _ => Outcome::Unknown,
+            },
             Err(Failed { problem, .. }) => match problem.kind {
                 // A write's refusal speaks of something else: a volume, or a block.
                 ProblemKind::NotFound if !self.writes => Outcome::NotFound,
@@ -405,7 +470,9 @@ impl Call {
         };
         self.workload.count(|tally| match outcome {
             Outcome::Done | Outcome::Saw(_) => tally.acknowledged += 1,
-            Outcome::NotFound | Outcome::Exists => tally.refused += 1,
+            Outcome::NotFound | Outcome::Exists | Outcome::NotFoundYet | Outcome::ExistsYet => {
+                tally.refused += 1;
+            }
             Outcome::Never | Outcome::Unknown => tally.given_up += 1,
         });
         self.settle(outcome);

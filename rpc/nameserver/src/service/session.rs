@@ -427,15 +427,9 @@ impl session::Server for Session {
         mut results: session::DiscardResults,
     ) -> capnp::Result<()> {
         let params = params.get()?;
-        let command = Command::Discard {
-            path: text(params.get_path())?,
-            recursive: params.get_recursive(),
-            at_unix_ms: self.core.now_unix_ms(),
-            request: request(params.get_request())?,
-        };
-        let Outcome::Removed { files, bytes } = self.core.propose(command).await? else {
-            return Err(mixed_up().into());
-        };
+        let (path, recursive) = (text(params.get_path())?, params.get_recursive());
+        let request = request(params.get_request())?;
+        let (files, bytes) = self.core.discard(path, recursive, request).await?;
         let mut results = results.get();
         results.set_files(files);
         results.set_bytes(bytes);
@@ -465,15 +459,9 @@ impl session::Server for Session {
         mut results: session::RestoreResults,
     ) -> capnp::Result<()> {
         let params = params.get()?;
-        let command = Command::Restore {
-            entry: params.get_entry(),
-            to: text(params.get_to())?,
-            at_unix_ms: self.core.now_unix_ms(),
-            request: request(params.get_request())?,
-        };
-        let Outcome::Made { file } = self.core.propose(command).await? else {
-            return Err(mixed_up().into());
-        };
+        let (entry, to) = (params.get_entry(), text(params.get_to())?);
+        let request = request(params.get_request())?;
+        let file = self.core.restore(entry, to, request).await?;
         convert::write_file_info(&file, results.get().init_file());
         Ok(())
     }
