@@ -59,6 +59,10 @@ pub struct Flags {
     /// What lies stored while `growth` measures, a cluster for each.
     #[arg(long, value_name = "LIST", default_value = "1GiB,16GiB", value_delimiter = ',', value_parser = size)]
     pub stored: Vec<u64>,
+    /// Files that `meta` has the nameserver know while it is measured, beside one with 10,000.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(20_000..=100_000_000))]
+    pub files: u64,
     /// What `soak` tries follows from this number; the one that is printed when none is given tries the same again.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,

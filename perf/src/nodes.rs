@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use blockyard_client::types::{ClusterStatus, Liveness, VolumeState};
 use blockyard_client::{Client, ClusterSecret, Options};
+use blockyard_nameserver::populated;
 
 use crate::cleanup::Process;
 
@@ -26,6 +27,8 @@ pub(crate) struct Shape {
     pub read_cache_bytes: u64,
     /// Volumes beyond the first of each dataserver.
     pub more_volumes: usize,
+    /// Files of one block that the nameserver knows from the start, on volumes that are not there.
+    pub files: u64,
 }
 
 /// A running cluster; dropped, its processes stop.
@@ -38,6 +41,7 @@ pub(crate) struct Nodes {
     first_data_address: String,
     secret: ClusterSecret,
     volumes: usize,
+    answered_after: Duration,
 }
 
 impl Nodes {
@@ -64,7 +68,11 @@ impl Nodes {
             first_data_address: data_ports.first().map(|port| local(*port)).unwrap_or_default(),
             secret,
             volumes: shape.dataservers * each,
+            answered_after: Duration::ZERO,
         };
+        if shape.files > 0 {
+            populated::populate(&folder.join("nameserver"), shape.files)?;
+        }
         let role = |name: &str| {
             let mut command = Command::new(binary);
             command.arg(name).arg("--cluster-secret").arg(&secret_file);
@@ -97,7 +105,10 @@ impl Nodes {
         command.arg("--dir").arg(folder.join("nameserver"));
         command.args(["--listen", &address, "--web", &local(ports[1])]);
         command.args(["--replication", &shape.replication.to_string()]);
+        let started = Instant::now();
         nodes.spawn("nameserver", &mut command)?;
+        nodes.wait_until_answered().await?;
+        nodes.answered_after = started.elapsed();
         nodes.wait_until_serving().await?;
         Ok(nodes)
     }
@@ -185,6 +196,25 @@ impl Nodes {
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// From the start of the nameserver's process to its first answer.
+    pub(crate) fn answered_after(&self) -> Duration {
+        self.answered_after
+    }
+
+    async fn wait_until_answered(&self) -> Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            self.check()?;
+            match self.client().await {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() > deadline => {
+                    bail!("the nameserver does not answer: {error:#}\n{}", self.log_tails())
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
     }
 
     async fn wait_until_serving(&self) -> Result<()> {

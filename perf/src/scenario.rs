@@ -55,7 +55,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "meta",
-        about: "the nameserver alone: durable creates, lookups, renames, removals, listings, beside empty calls",
+        about: "the nameserver alone: durable creates, lookups, renames, removals, listings, beside empty calls; with few and many files",
         run: scenarios::meta::run,
     },
     Scenario {

@@ -24,6 +24,8 @@ mod operate;
 mod orphans;
 mod path;
 mod placement;
+#[cfg(feature = "populated")]
+pub mod populated;
 mod readers;
 pub mod rebuild;
 mod reconcile;

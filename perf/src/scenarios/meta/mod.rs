@@ -1,5 +1,7 @@
 //! `meta`: the nameserver alone, without dataservers: durable creates of empty files, lookups, renames, removals and
-//! listings, beside calls that ask for next to nothing.
+//! listings, beside calls that ask for next to nothing; and the same where there are many files.
+
+mod many;
 
 use std::time::Instant;
 
@@ -63,7 +65,7 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
         case.report(context);
     }
     context.report.series(&lists);
-    Ok(())
+    many::run(context)
 }
 
 async fn create(client: &Client, path: &str) -> Result<()> {

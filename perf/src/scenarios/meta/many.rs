@@ -1,0 +1,143 @@
+//! Many files in one nameserver, beside few: how long it takes to start, what it needs in memory, and how quick lookups and
+//! durable creates are.
+
+use anyhow::{Context as _, Result};
+use blockyard_nameserver::populated;
+use rand::RngExt as _;
+
+use super::{EACH, SCENARIO, create};
+use crate::context::Context;
+use crate::nodes::{Nodes, Shape};
+use crate::process;
+use crate::report::Series;
+use crate::scenarios::MIB;
+use crate::scenarios::calls::{Calls, empty_call};
+use crate::scenarios::common::{clients, close, on_clusters};
+
+/// Beside which the many are measured.
+const FEW: u64 = 10_000;
+const CLIENTS: u32 = 64;
+
+struct Case {
+    files: u64,
+    whole: Series,
+    empty: Calls,
+    lookups: Calls,
+    creates: Calls,
+}
+
+impl Case {
+    fn new(name: &'static str, files: u64) -> Self {
+        let calls = |what| Calls::new(SCENARIO, &format!("{name}: {what}"), CLIENTS as usize);
+        Self {
+            files,
+            whole: Series::new(SCENARIO, name),
+            empty: calls("empty call"),
+            lookups: calls("look up"),
+            creates: calls("create"),
+        }
+    }
+
+    fn shape(&self) -> Shape {
+        Shape {
+            replication: 1,
+            files: self.files,
+            ..Shape::default()
+        }
+    }
+
+    async fn round(&mut self, context: &mut Context, nodes: &Nodes, round: u32) -> Result<()> {
+        let (counts, files) = (round > 0, self.files);
+        let all = clients(nodes, CLIENTS).await?;
+        let each = if context.flags.quick { EACH / 8 } else { EACH };
+        let count = each * u64::from(CLIENTS);
+        self.empty
+            .measure(context, nodes, &all, count, counts, empty_call)
+            .await?;
+        self.lookups
+            .measure(context, nodes, &all, count, counts, async |client, _| {
+                client
+                    .lookup(&populated::path(rand::rng().random_range(0..files)))
+                    .await?;
+                Ok(())
+            })
+            .await?;
+        let folder = format!("/created-{round}");
+        all[0].mkdir(&folder, true).await?;
+        self.creates
+            .measure(context, nodes, &all, count, counts, async |client, number| {
+                create(client, &format!("{folder}/{number}")).await
+            })
+            .await?;
+        close(all).await;
+        Ok(())
+    }
+
+    fn report(&mut self, context: &mut Context) {
+        let limit = self.empty.rate();
+        self.empty.report(context, None);
+        self.lookups.report(context, limit);
+        self.creates.report(context, limit);
+    }
+}
+
+/// `--files` in one nameserver, and few in another, in turns.
+pub(super) fn run(context: &mut Context) -> Result<()> {
+    let files = if context.flags.quick {
+        2 * FEW
+    } else {
+        context.flags.files
+    };
+    let mut cases = [Case::new("few files", FEW), Case::new("many files", files)];
+    // A snapshot, its draft, and the journal.
+    context.check_space(files * 512 + (2 << 30))?;
+    context.say(format_args!("{files} files are made up"));
+    let shapes = [&cases[0], &cases[1]].map(Case::shape);
+    on_clusters(context, &shapes, async |context, nodes| {
+        for (case, nodes) in cases.iter_mut().zip(&*nodes) {
+            let start_s = nodes.answered_after().as_secs_f64();
+            case.whole.add("time from start to first answer", "s", start_s);
+            let first = clients(nodes, 1).await?;
+            // Of what lies behind all others too.
+            first[0].lookup(&populated::path(case.files - 1)).await?;
+            close(first).await;
+        }
+        let [few_bytes, many_bytes] = [0, 1].map(|at| resident_bytes(&nodes[at]));
+        let more = (files - FEW).max(1) as f64;
+        let grown = many_bytes?.saturating_sub(few_bytes?) as f64;
+        cases[1]
+            .whole
+            .add("memory", "bytes per file and its block", grown / more);
+        for round in 0..=context.flags.rounds() {
+            context.say(format_args!(
+                "round {round} of {}, {files} files",
+                context.flags.rounds()
+            ));
+            for (case, nodes) in cases.iter_mut().zip(&*nodes) {
+                case.round(context, nodes, round).await?;
+            }
+        }
+        let peak = process::peak_rss_bytes(nameserver(&nodes[1])?)?;
+        cases[1].whole.add("most memory so far", "MiB", peak as f64 / MIB);
+        Ok(())
+    })?;
+    let [few, many] = &mut cases;
+    if let (Some(few), Some(many_rate)) = (few.lookups.rate(), many.lookups.rate()) {
+        many.whole.add("lookups beside few files", "×", many_rate / few);
+    }
+    for case in &mut cases {
+        case.report(context);
+        context.report.series(&case.whole);
+    }
+    Ok(())
+}
+
+fn nameserver(nodes: &Nodes) -> Result<u32> {
+    let servers = nodes.servers();
+    let found = servers.iter().find(|(name, _)| name == "nameserver");
+    Ok(found.context("there is no nameserver")?.1)
+}
+
+fn resident_bytes(nodes: &Nodes) -> Result<u64> {
+    process::rss_bytes(nameserver(nodes)?)
+}
