@@ -185,7 +185,7 @@ const BARS: &[Bar] = &[
     ),
     bar(
         "meta",
-        "many files: create, 64 clients",
+        "many files: create, 64 tasks of one client",
         "rate",
         ValueAtLeast(20_000.0),
     ),

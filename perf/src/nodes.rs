@@ -105,6 +105,10 @@ impl Nodes {
         command.arg("--dir").arg(folder.join("nameserver"));
         command.args(["--listen", &address, "--web", &local(ports[1])]);
         command.args(["--replication", &shape.replication.to_string()]);
+        if shape.files > 0 {
+            // Volumes that are made up would be dead in half a minute, and every block in need.
+            command.args(["--suspect", "1h", "--dead", "2h"]);
+        }
         let started = Instant::now();
         nodes.spawn("nameserver", &mut command)?;
         nodes.wait_until_answered().await?;

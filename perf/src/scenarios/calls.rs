@@ -22,8 +22,12 @@ pub(super) struct Calls {
 impl Calls {
     pub(super) fn new(scenario: &'static str, what: &str, clients: usize) -> Self {
         let plural = if clients == 1 { "client" } else { "clients" };
+        Self::named(scenario, format!("{what}, {clients} {plural}"))
+    }
+
+    pub(super) fn named(scenario: &'static str, case: String) -> Self {
         Self {
-            series: Series::new(scenario, format!("{what}, {clients} {plural}")),
+            series: Series::new(scenario, case),
             latencies: Latencies::default(),
         }
     }

@@ -29,12 +29,13 @@ struct Case {
 impl Case {
     fn new(name: &'static str, files: u64) -> Self {
         let calls = |what| Calls::new(SCENARIO, &format!("{name}: {what}"), CLIENTS as usize);
+        let creates = Calls::named(SCENARIO, format!("{name}: create, {CLIENTS} tasks of one client"));
         Self {
             files,
             whole: Series::new(SCENARIO, name),
             empty: calls("empty call"),
             lookups: calls("look up"),
-            creates: calls("create"),
+            creates,
         }
     }
 
@@ -64,10 +65,17 @@ impl Case {
             .await?;
         let folder = format!("/created-{round}");
         all[0].mkdir(&folder, true).await?;
+        // As the tasks of one program, whose creates share calls.
+        let tasks = vec![all[0].clone(); CLIENTS as usize];
         self.creates
-            .measure(context, nodes, &all, count, counts, async |client, number| {
-                create(client, &format!("{folder}/{number}")).await
-            })
+            .measure(
+                context,
+                nodes,
+                &tasks,
+                4 * count,
+                counts,
+                async |client, number| create(client, &format!("{folder}/{number}")).await,
+            )
             .await?;
         close(all).await;
         Ok(())

@@ -132,13 +132,10 @@ impl State {
             ..FileInfo::default()
         };
         match body {
-            Body::Directory {
-                entries,
-                modified_unix_ms,
-            } => FileInfo {
+            Body::Directory(inside) => FileInfo {
                 directory: true,
-                modified_unix_ms: *modified_unix_ms,
-                children: entries.len() as u32,
+                modified_unix_ms: inside.modified_unix_ms,
+                children: inside.entries.len() as u32,
                 ..info
             },
             Body::File { version } => {
@@ -171,7 +168,7 @@ impl State {
         let versions: Vec<u64> = all
             .filter_map(|id| match self.names.get(id)?.body {
                 Body::File { version } => Some(version),
-                Body::Directory { .. } => None,
+                Body::Directory(_) => None,
             })
             .collect();
         for version in &versions {

@@ -22,6 +22,9 @@ use std::sync::Arc;
 use blockyard_wire::types::{BlockId, Epoch, Tuning};
 use blockyard_wire::{Problem, ProblemKind, Result};
 
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
 pub use command::{Command, NewRow, Outcome};
 
 use blocks::Blocks;
@@ -71,6 +74,35 @@ impl BlockList {
             Self::One(one) => one,
             Self::Many(many) => many,
         }
+    }
+}
+
+/// As a list of numbers, of which there is one for each of millions of versions: nothing is allocated for one.
+impl<'de> Deserialize<'de> for BlockList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Ids;
+        impl<'de> Visitor<'de> for Ids {
+            type Value = BlockList;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("block ids")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut ids: A) -> std::result::Result<BlockList, A::Error> {
+                let Some(first) = ids.next_element()? else {
+                    return Ok(BlockList::Many(Box::default()));
+                };
+                let Some(second) = ids.next_element()? else {
+                    return Ok(BlockList::One([first]));
+                };
+                let mut all = vec![first, second];
+                while let Some(id) = ids.next_element()? {
+                    all.push(id);
+                }
+                Ok(BlockList::Many(all.into()))
+            }
+        }
+        deserializer.deserialize_seq(Ids)
     }
 }
 

@@ -33,13 +33,8 @@ pub struct Inode {
 /// File or directory.
 #[derive(Clone, Debug)]
 pub enum Body {
-    /// Entries by name, and when they last changed, milliseconds since 1970.
-    Directory {
-        /// Inodes by name.
-        entries: BTreeMap<Arc<str>, u64>,
-        /// Milliseconds since 1970.
-        modified_unix_ms: u64,
-    },
+    /// What is in a directory: boxed, because nearly all inodes are files.
+    Directory(Box<Directory>),
     /// The current version of a file.
     File {
         /// Its id.
@@ -47,13 +42,22 @@ pub enum Body {
     },
 }
 
-const _: () = assert!(size_of::<Inode>() <= 72);
+/// What is in a directory.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    /// Inodes by name.
+    pub entries: BTreeMap<Arc<str>, u64>,
+    /// When they last changed, milliseconds since 1970.
+    pub modified_unix_ms: u64,
+}
+
+const _: () = assert!(size_of::<Inode>() <= 48);
 
 /// An inode as a snapshot holds it: entries follow from the inodes' parents.
 #[derive(Serialize, Deserialize)]
-pub struct InodeRow {
+pub struct InodeRow<'a> {
     parent: u64,
-    name: String,
+    name: &'a str,
     created_unix_ms: u64,
     /// The version of a file, or `None` and when a directory's entries changed.
     version: Option<u64>,
@@ -90,10 +94,10 @@ impl Default for Namespace {
 }
 
 fn directory(parent: u64, name: Arc<str>, at_unix_ms: u64) -> Inode {
-    let body = Body::Directory {
+    let body = Body::Directory(Box::new(Directory {
         entries: BTreeMap::new(),
         modified_unix_ms: at_unix_ms,
-    };
+    }));
     Inode {
         parent,
         name,
@@ -180,7 +184,7 @@ impl Namespace {
     pub fn entries(&self, id: u64) -> &BTreeMap<Arc<str>, u64> {
         static NONE: BTreeMap<Arc<str>, u64> = BTreeMap::new();
         match self.inodes.get(id).map(|inode| &inode.body) {
-            Some(Body::Directory { entries, .. }) => entries,
+            Some(Body::Directory(directory)) => &directory.entries,
             _ => &NONE,
         }
     }
@@ -231,7 +235,7 @@ impl Namespace {
     pub fn switch(&mut self, file: u64, version: u64) -> Option<u64> {
         match &mut self.inodes.get_mut(file)?.body {
             Body::File { version: current } => Some(std::mem::replace(current, version)),
-            Body::Directory { .. } => None,
+            Body::Directory(_) => None,
         }
     }
 
@@ -246,7 +250,7 @@ impl Namespace {
                     self.files -= 1;
                     versions.push(version);
                 }
-                Some(Body::Directory { entries, .. }) => left.extend(entries.values()),
+                Some(Body::Directory(directory)) => left.extend(directory.entries.values()),
                 None => {}
             }
         }
@@ -309,15 +313,15 @@ impl Namespace {
     }
 
     /// Rows for a snapshot.
-    pub fn rows(&self) -> impl Iterator<Item = (u64, InodeRow)> + '_ {
+    pub fn rows(&self) -> impl Iterator<Item = (u64, InodeRow<'_>)> + '_ {
         self.inodes.iter().map(|(id, inode)| {
             let (version, modified_unix_ms) = match &inode.body {
                 Body::File { version } => (Some(*version), 0),
-                Body::Directory { modified_unix_ms, .. } => (None, *modified_unix_ms),
+                Body::Directory(directory) => (None, directory.modified_unix_ms),
             };
             let row = InodeRow {
                 parent: inode.parent,
-                name: inode.name.to_string(),
+                name: &inode.name,
                 created_unix_ms: inode.created_unix_ms,
                 version,
                 modified_unix_ms,
@@ -346,9 +350,9 @@ impl Namespace {
         while let Some(id) = left.pop() {
             match self.inodes.get(id).map(|inode| &inode.body) {
                 Some(Body::File { version }) => versions.push(*version),
-                Some(Body::Directory { entries, .. }) => {
+                Some(Body::Directory(directory)) => {
                     directories += 1;
-                    left.extend(entries.values());
+                    left.extend(directory.entries.values());
                 }
                 None => {}
             }
@@ -356,65 +360,75 @@ impl Namespace {
         (versions, directories)
     }
 
-    /// Restores the rows of a snapshot, in which children may come before their parents; also what is nowhere.
+    /// A tree that a snapshot's rows are to be put into; its next inode gets this id.
+    pub fn restoring(next: u64) -> Self {
+        Self {
+            inodes: Table::default(),
+            next,
+            files: 0,
+        }
+    }
+
+    /// Puts a row of a snapshot in, in which children may come before their parents; [`Namespace::restored`] ends it.
+    ///
+    /// # Errors
+    /// `Invalid` for an inode that can't be.
+    pub fn restore(&mut self, id: u64, row: InodeRow<'_>) -> Result<()> {
+        let body = match row.version {
+            Some(version) => {
+                self.files += 1;
+                Body::File { version }
+            }
+            None => Body::Directory(Box::new(Directory {
+                entries: BTreeMap::new(),
+                modified_unix_ms: row.modified_unix_ms,
+            })),
+        };
+        let inode = Inode {
+            parent: row.parent,
+            name: row.name.into(),
+            created_unix_ms: row.created_unix_ms,
+            body,
+        };
+        match id < self.next && self.inodes.insert(id, inode).is_none() {
+            true => Ok(()),
+            false => Err(broken(format!("inode {id}"))),
+        }
+    }
+
+    /// Makes a tree of the rows, now that all are there; what is nowhere.
     ///
     /// # Errors
     /// `Invalid` when they are no tree.
-    pub fn restore(next: u64, rows: impl IntoIterator<Item = (u64, InodeRow)>) -> Result<(Self, Vec<u64>)> {
-        let broken = |what: String| Problem::invalid(format!("the snapshot's names are no tree: {what}"));
-        let mut inodes = Table::default();
-        let mut links = Vec::new();
+    pub fn restored(&mut self) -> Result<Vec<u64>> {
         let mut nowhere = Vec::new();
-        let mut files = 0;
-        for (id, row) in rows {
-            let name: Arc<str> = row.name.into();
-            let body = match row.version {
-                Some(version) => {
-                    files += 1;
-                    Body::File { version }
-                }
-                None => Body::Directory {
-                    entries: BTreeMap::new(),
-                    modified_unix_ms: row.modified_unix_ms,
-                },
-            };
-            match row.parent {
+        let mut children: Vec<(u64, u64)> = Vec::with_capacity(self.inodes.len());
+        for (id, inode) in self.inodes.iter() {
+            match inode.parent {
                 _ if id == ROOT => {}
                 NOWHERE => nowhere.push(id),
-                parent => links.push((parent, name.clone(), id)),
-            }
-            let inode = Inode {
-                parent: row.parent,
-                name,
-                created_unix_ms: row.created_unix_ms,
-                body,
-            };
-            if id >= next || inodes.insert(id, inode).is_some() {
-                return Err(broken(format!("inode {id}")));
+                parent => children.push((parent, id)),
             }
         }
-        // In the order of names within a directory, the maps are built from their right edge.
-        links.sort();
-        let mut names = Self { inodes, next, files };
-        for (parent, name, id) in links {
-            let taken = match names.inodes.get_mut(parent).map(|inode| &mut inode.body) {
-                Some(Body::Directory { entries, .. }) => entries.insert(name, id).is_some(),
-                _ => true,
-            };
-            if taken {
-                return Err(broken(format!("inode {id} in {parent}")));
+        children.sort_unstable();
+        for siblings in children.chunk_by(|one, next| one.0 == next.0) {
+            let parent = siblings[0].0;
+            let named = siblings
+                .iter()
+                .filter_map(|(_, id)| Some((self.inodes.get(*id)?.name.clone(), *id)));
+            // All at once: the map's nodes are full then, and take half as much memory.
+            let entries: BTreeMap<_, _> = named.collect();
+            match self.inodes.get_mut(parent).map(|inode| &mut inode.body) {
+                Some(Body::Directory(directory)) if entries.len() == siblings.len() => {
+                    directory.entries = entries;
+                }
+                _ => return Err(broken(format!("what is in inode {parent}"))),
             }
         }
-        if !matches!(
-            names.inodes.get(ROOT),
-            Some(Inode {
-                body: Body::Directory { .. },
-                ..
-            })
-        ) {
-            return Err(broken("no root".to_owned()));
+        match self.inodes.get(ROOT).map(|inode| &inode.body) {
+            Some(Body::Directory(_)) => Ok(nowhere),
+            _ => Err(broken("no root".to_owned())),
         }
-        Ok((names, nowhere))
     }
 
     fn add(&mut self, inode: Inode, at_unix_ms: u64) -> u64 {
@@ -428,15 +442,12 @@ impl Namespace {
 
     fn link(&mut self, parent: u64, name: Arc<str>, id: u64, at_unix_ms: u64) {
         if let Some(Inode {
-            body: Body::Directory {
-                entries,
-                modified_unix_ms,
-            },
+            body: Body::Directory(directory),
             ..
         }) = self.inodes.get_mut(parent)
         {
-            entries.insert(name, id);
-            *modified_unix_ms = at_unix_ms;
+            directory.entries.insert(name, id);
+            directory.modified_unix_ms = at_unix_ms;
         }
     }
 
@@ -449,17 +460,18 @@ impl Namespace {
             return;
         };
         if let Some(Inode {
-            body: Body::Directory {
-                entries,
-                modified_unix_ms,
-            },
+            body: Body::Directory(directory),
             ..
         }) = self.inodes.get_mut(parent)
         {
-            entries.remove(&name);
-            *modified_unix_ms = at_unix_ms;
+            directory.entries.remove(&name);
+            directory.modified_unix_ms = at_unix_ms;
         }
     }
+}
+
+fn broken(what: String) -> Problem {
+    Problem::invalid(format!("the snapshot's names are no tree: {what}"))
 }
 
 /// Refuses to put something where `found` is.

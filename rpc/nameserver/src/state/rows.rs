@@ -2,7 +2,6 @@
 
 use blockyard_wire::types::{BlockId, Duty, Epoch, RequestId, Tuning};
 use blockyard_wire::{Problem, Result};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::block_row::OldBlock;
@@ -10,7 +9,7 @@ use super::blocks::{Block, VolumeRow};
 use super::leases::Lease;
 use super::namespace::{InodeRow, Namespace};
 use super::trash::Trashed;
-use super::{Outcome, State, Version};
+use super::{BlockList, Outcome, State, Version};
 
 /// Bytes after which a chunk of rows is handed on.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -74,14 +73,14 @@ struct CountersRow {
 }
 
 #[derive(Serialize, Deserialize)]
-struct VersionRow {
+struct VersionRow<'a, B> {
     file: u64,
     size_bytes: u64,
     published_unix_ms: u64,
-    content_type: String,
+    content_type: &'a str,
     crc32c: u32,
     replication: u8,
-    blocks: Vec<u64>,
+    blocks: B,
 }
 
 /// Takes a chunk of rows: section, number of rows, their bytes.
@@ -184,15 +183,15 @@ impl State {
 }
 
 impl Version {
-    fn as_row(&self) -> VersionRow {
+    fn as_row(&self) -> VersionRow<'_, &[u64]> {
         VersionRow {
             file: self.file,
             size_bytes: self.size_bytes,
             published_unix_ms: self.published_unix_ms,
-            content_type: self.content_type.as_deref().unwrap_or_default().to_owned(),
+            content_type: self.content_type.as_deref().unwrap_or_default(),
             crc32c: self.crc32c,
             replication: self.replication,
-            blocks: self.blocks.ids().to_vec(),
+            blocks: self.blocks.ids(),
         }
     }
 }
@@ -201,8 +200,6 @@ impl Version {
 #[derive(Default)]
 pub struct Reader {
     state: State,
-    inodes: Vec<(u64, InodeRow)>,
-    next_inode: u64,
     last: u32,
 }
 
@@ -237,7 +234,7 @@ impl Reader {
             Section::Counters => {
                 let row: CountersRow = take(left)?;
                 (state.applied, state.epoch, state.last_id) = (row.applied, row.epoch, row.last_id);
-                self.next_inode = row.next_inode;
+                state.names = Namespace::restoring(row.next_inode);
             }
             Section::Volumes => state.blocks.restore_volume(&take::<VolumeRow>(left)?)?,
             Section::Pending => {
@@ -267,10 +264,13 @@ impl Reader {
                 let (inode, entry): (u64, Trashed) = take(left)?;
                 state.trash.put(inode, entry);
             }
-            Section::Inodes => self.inodes.push(take(left)?),
+            Section::Inodes => {
+                let (id, row): (u64, InodeRow<'_>) = take(left)?;
+                state.names.restore(id, row)?;
+            }
             Section::Versions => {
-                let (id, row): (u64, VersionRow) = take(left)?;
-                let content_type = state.shared(&row.content_type);
+                let (id, row): (u64, VersionRow<'_, BlockList>) = take(left)?;
+                let content_type = state.shared(row.content_type);
                 if row.file != 0 {
                     state.file_bytes += row.size_bytes;
                 }
@@ -279,7 +279,7 @@ impl Reader {
                     size_bytes: row.size_bytes,
                     published_unix_ms: row.published_unix_ms,
                     content_type,
-                    blocks: row.blocks.into_iter().collect(),
+                    blocks: row.blocks,
                     crc32c: row.crc32c,
                     replication: row.replication,
                 };
@@ -310,14 +310,13 @@ impl Reader {
         if self.last == 0 {
             return Err(Problem::invalid("the snapshot is empty"));
         }
-        let (names, nowhere) = Namespace::restore(self.next_inode, self.inodes)?;
-        self.state.trash.check(&names, &nowhere)?;
-        self.state.names = names;
+        let nowhere = self.state.names.restored()?;
+        self.state.trash.check(&self.state.names, &nowhere)?;
         Ok(self.state)
     }
 }
 
-fn take<T: DeserializeOwned>(left: &mut &[u8]) -> Result<T> {
+fn take<'a, T: Deserialize<'a>>(left: &mut &'a [u8]) -> Result<T> {
     let (row, rest) = postcard::take_from_bytes(left)
         .map_err(|error| Problem::invalid(format!("a row of the snapshot can't be read: {error}")))?;
     *left = rest;

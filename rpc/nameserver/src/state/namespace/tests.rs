@@ -63,8 +63,15 @@ fn rename_moves_a_tree_and_remove_takes_it_out() {
 #[test]
 fn rows_give_the_same_tree_and_no_other() {
     let names = tree(&["a/b/c", "a/b/d", "e"]);
-    let rows = || names.rows().collect::<Vec<_>>();
-    let (again, nowhere) = Namespace::restore(names.next(), rows()).unwrap();
+    let restored = |next: u64, but: Option<u64>| {
+        let mut again = Namespace::restoring(next);
+        for (id, row) in names.rows().filter(|(id, _)| Some(*id) != but) {
+            again.restore(id, row)?;
+        }
+        let nowhere = again.restored()?;
+        Ok::<_, Problem>((again, nowhere))
+    };
+    let (again, nowhere) = restored(names.next(), None).unwrap();
     assert!(nowhere.is_empty());
     assert_eq!(paths(&again, &[], &[], true), paths(&names, &[], &[], true));
     assert_eq!(
@@ -72,12 +79,14 @@ fn rows_give_the_same_tree_and_no_other() {
         (names.files(), names.directories())
     );
     assert!(
-        Namespace::restore(names.next() - 1, rows()).is_err(),
+        restored(names.next() - 1, None).is_err(),
         "an id that is still to come"
     );
-    let orphan = rows().into_iter().filter(|(id, _)| *id != 2);
-    assert!(
-        Namespace::restore(names.next(), orphan).is_err(),
-        "a parent is missing"
-    );
+    assert!(restored(names.next(), Some(2)).is_err(), "a parent is missing");
+    assert!(restored(names.next(), Some(ROOT)).is_err(), "no root");
+    let mut twice = Namespace::restoring(names.next());
+    let (id, row) = names.rows().next().unwrap();
+    twice.restore(id, row).unwrap();
+    let (_, row) = names.rows().next().unwrap();
+    assert!(twice.restore(id, row).is_err(), "one inode twice");
 }
