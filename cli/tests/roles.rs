@@ -209,3 +209,22 @@ fn too_few_volumes_are_told() {
         text(&output)
     );
 }
+
+#[test]
+fn every_role_tells_its_figures() {
+    let cluster = Cluster::start(2);
+    cluster.upload_random("file", 100_000);
+    wait_for("the nameserver has heard of it", || {
+        let told = cluster.get(8080, "/metrics");
+        let holds =
+            |line: &&str| line.starts_with("blockyard_nameserver_volume_replicas{") && line.ends_with(" 1.0");
+        (told.lines().filter(holds).count() == 2).then_some(())
+    });
+    let own = cluster.get(9111, "/metrics");
+    assert!(
+        own.starts_with("HTTP/1.1 200") && own.contains("blockyard_dataserver_volume_client_requests_total{"),
+        "{own}"
+    );
+    assert!(cluster.get(9101, "/livez").ends_with("ok\n"));
+    assert!(cluster.get(9101, "/").starts_with("HTTP/1.1 404"));
+}

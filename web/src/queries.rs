@@ -6,8 +6,7 @@ use blockyard_wire::types::{BlockId, VolumeId};
 use blockyard_wire::{Problem, Result};
 
 use crate::api::{FileBlocks, HeldBlocks, Listing, OneBlock, Server, Status};
-use crate::health;
-use crate::respond::{Answered, json, problem, text};
+use crate::respond::{Answered, json};
 use crate::routes::Page;
 use crate::target::Query;
 
@@ -17,17 +16,6 @@ const ROWS_DEFAULT: u32 = 100;
 const ROWS_MAX: u32 = 1000;
 /// Blocks of a file in one answer at the most.
 const BLOCKS_MAX: u32 = 256;
-
-/// For probes: 200 and the level of health while the nameserver answers at all.
-pub(crate) fn healthz(page: &Page) -> Answered {
-    match page.backend.status() {
-        Ok(status) => {
-            let health = health::judge(&status);
-            text(StatusCode::OK, format!("{}\n", health.sentence))
-        }
-        Err(refusal) => problem(&refusal),
-    }
-}
 
 /// The whole cluster.
 pub(crate) fn status(page: &Page) -> Result<Answered> {

@@ -12,9 +12,10 @@ use blockyard_wire::{Problem, ProblemKind, Result};
 
 use crate::backend::Backend;
 use crate::guard::Guard;
-use crate::respond::{Answered, problem, refused, without_body};
+use crate::metrics::boards;
+use crate::respond::{Answered, json, problem, refused, without_body};
 use crate::target::{Query, file_path};
-use crate::{assets, change, content, queries, upload};
+use crate::{assets, change, content, probes, queries, upload};
 
 /// Uploads at a time: each has about six blocks in memory.
 const UPLOADS_MAX: usize = 8;
@@ -96,8 +97,11 @@ async fn route(page: &Rc<Page>, asked: Asked) -> Result<Answered> {
     let get = method == Method::GET;
     let Some(call) = path.strip_prefix("/api/v1/") else {
         return Ok(match path.as_str() {
-            "/healthz" if get => queries::healthz(page),
-            "/healthz" => not_allowed("GET, HEAD"),
+            "/healthz" if get => probes::health(page),
+            "/livez" if get => probes::live(),
+            "/readyz" if get => probes::ready(page, &query),
+            "/metrics" if get => probes::metrics(page),
+            "/healthz" | "/livez" | "/readyz" | "/metrics" => not_allowed("GET, HEAD"),
             _ if !assets::readable(&method) => not_allowed("GET, HEAD"),
             "/" => assets::asset("index.html", asked.headers()).unwrap_or_else(not_found),
             _ => path
@@ -108,6 +112,8 @@ async fn route(page: &Rc<Page>, asked: Asked) -> Result<Answered> {
     };
     match call.split_once('/').unwrap_or((call, "")) {
         ("status", "") if get => queries::status(page),
+        ("monitoring", "grafana.json") if get => Ok(json(StatusCode::OK, &boards::grafana())),
+        ("monitoring", "alerts.yml") if get => Ok(json(StatusCode::OK, &boards::alerts())),
         ("servers", "") if get => queries::servers(page),
         ("files", "") if get => queries::files(page, &query),
         ("file", "") if get => queries::file(page, &query),
@@ -115,7 +121,7 @@ async fn route(page: &Rc<Page>, asked: Asked) -> Result<Answered> {
         ("volumes", rest) if get && rest.ends_with("/blocks") => {
             queries::held(page, rest.trim_end_matches("/blocks"), &query)
         }
-        ("status" | "servers" | "files" | "file" | "block" | "volumes", _) if !get => {
+        ("status" | "monitoring" | "servers" | "files" | "file" | "block" | "volumes", _) if !get => {
             Ok(not_allowed("GET, HEAD"))
         }
         ("blocks", id) if get => content::block(page, id, asked.headers(), head).await,
@@ -138,7 +144,7 @@ async fn route(page: &Rc<Page>, asked: Asked) -> Result<Answered> {
     }
 }
 
-fn not_found() -> Answered {
+pub(crate) fn not_found() -> Answered {
     refused(
         StatusCode::NOT_FOUND,
         "not-found",
@@ -146,7 +152,7 @@ fn not_found() -> Answered {
     )
 }
 
-fn not_allowed(allowed: &'static str) -> Answered {
+pub(crate) fn not_allowed(allowed: &'static str) -> Answered {
     let mut response = refused(
         StatusCode::METHOD_NOT_ALLOWED,
         "invalid",

@@ -17,7 +17,8 @@ use blockyard_wire::{Problem, ProblemKind, Result, socket};
 
 use crate::backend::Backend;
 use crate::guard::Guard;
-use crate::routes::{Page, answer};
+use crate::respond::Answered;
+use crate::routes::{Asked, Page, answer};
 use crate::stall::Stalling;
 
 /// Headers of a request at the most.
@@ -101,12 +102,18 @@ impl PageConfig {
 
 /// Serves `backend` until dropped, on the current thread: call it inside a `LocalSet` of a tokio runtime.
 pub async fn serve_backend(config: PageConfig, backend: Rc<dyn Backend>) {
+    let guard = Guard::new(config.address, &config.hosts);
+    let page = Rc::new(Page::new(backend, guard, config.stall_timeout));
+    serve_answers(config, async move |asked| answer(&page, asked).await).await;
+}
+
+/// Serves what `answer` gives until dropped.
+pub(crate) async fn serve_answers(config: PageConfig, answer: impl AsyncFn(Asked) -> Answered + 'static) {
+    let answer = Rc::new(answer);
     let listener = match TcpListener::from_std(config.listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the page can't be served"),
     };
-    let guard = Guard::new(config.address, &config.hosts);
-    let page = Rc::new(Page::new(backend, guard, config.stall_timeout));
     // Dropping the set ends its connections with the page.
     let mut connections = JoinSet::new();
     tracing::info!(address = %config.address, "the page is served");
@@ -118,10 +125,10 @@ pub async fn serve_backend(config: PageConfig, backend: Rc<dyn Backend>) {
                     let _ = stream.try_write(FULL);
                 }
                 Ok((stream, peer)) => {
-                    let page = page.clone();
+                    let answer = answer.clone();
                     let (header_timeout, stall_timeout) = (config.header_timeout, config.stall_timeout);
                     connections.spawn_local(async move {
-                        if let Err(error) = connection(page, stream, header_timeout, stall_timeout).await {
+                        if let Err(error) = connection(answer, stream, header_timeout, stall_timeout).await {
                             tracing::debug!(%peer, %error, "a connection to the page ends");
                         }
                     });
@@ -137,7 +144,7 @@ pub async fn serve_backend(config: PageConfig, backend: Rc<dyn Backend>) {
 }
 
 async fn connection(
-    page: Rc<Page>,
+    answer: Rc<impl AsyncFn(Asked) -> Answered + 'static>,
     stream: TcpStream,
     header_timeout: Duration,
     stall_timeout: Duration,
@@ -145,8 +152,8 @@ async fn connection(
     // A peer that is gone already shows at the first read.
     let _ = socket::tune(&stream);
     let service = service_fn(move |asked| {
-        let page = page.clone();
-        async move { Ok::<_, Infallible>(answer(&page, asked).await) }
+        let answer = answer.clone();
+        async move { Ok::<_, Infallible>(answer(asked).await) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())

@@ -354,3 +354,34 @@ fn slow_headers_and_garbage_end_their_connection_only() {
     );
     assert_eq!(page.get("/api/v1/content/a.txt").status, 200);
 }
+
+#[test]
+fn machines_are_told_all_that_people_are() {
+    let page = filled();
+    assert_eq!(
+        (page.get("/livez").status, page.get("/livez").text()),
+        (200, "ok\n".to_owned())
+    );
+    let ready = page.get("/readyz?verbose");
+    assert_eq!(ready.status, 200);
+    assert!(
+        ready.text().contains("[+] a volume takes blocks"),
+        "{}",
+        ready.text()
+    );
+    assert_eq!(page.get("/readyz").text(), "ready\n");
+    let metrics = page.get("/metrics");
+    assert!(
+        metrics
+            .header("content-type")
+            .starts_with("application/openmetrics-text")
+    );
+    let told = metrics.text();
+    assert!(told.contains("blockyard_nameserver_files 3.0"), "{told}");
+    assert!(!told.contains("onerror"), "no label names a file");
+    assert_eq!(
+        page.get("/api/v1/monitoring/grafana.json").json()["title"],
+        "Blockyard"
+    );
+    assert!(page.get("/api/v1/monitoring/alerts.yml").json()["groups"].is_array());
+}

@@ -280,6 +280,9 @@ pub struct Dataserver {
     /// makes the first writes to it slower.
     #[arg(long)]
     pub no_zero_fill: bool,
+    /// Tell figures for Prometheus at http://HOST:PORT/metrics.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub metrics: Option<String>,
     /// CPUs to pin the volumes' threads to, such as 0,2-5.
     #[arg(long, value_name = "LIST")]
     pub cpus: Option<CpuList>,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use blockyard_dataserver::{Config, Error, Handle, start};
+use blockyard_web::{PageConfig, serve_metrics};
 use blockyard_wire::address::{DATASERVER_PORT, resolve};
 use blockyard_wire::control;
 use blockyard_wire::frame::Role;
@@ -14,6 +15,9 @@ use blockyard_wire::{Problem, ProblemKind};
 use super::{ports, until_stopped};
 use crate::signals::Signals;
 use crate::{config, flags, output, runtime};
+
+/// Where figures are told when only a host is given.
+const METRICS_PORT: u16 = 9101;
 
 /// Between two looks for a secret that the nameserver has yet to make.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
@@ -27,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A port is taken, no volume can be opened, or there is no secret.
 pub fn dataserver(flags: flags::Dataserver) -> anyhow::Result<()> {
     crate::log_to_stderr("info");
+    let metrics = flags.metrics.clone();
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
         let config = tokio::select! {
@@ -34,9 +39,20 @@ pub fn dataserver(flags: flags::Dataserver) -> anyhow::Result<()> {
             () = signals.next() => return Ok(()),
         };
         let nameservers = config.nameservers.join(", ");
+        let metrics = metrics
+            .map(|address| PageConfig::bind(resolve(&address, METRICS_PORT)?, config.secret_given))
+            .transpose()?;
         let handle = begin(config).await?;
         tell(&handle, &nameservers)?;
-        until_stopped(signals, std::future::pending::<()>(), move || {
+        let reporter = handle.reporter();
+        let told = async move {
+            let Some(metrics) = metrics else {
+                return std::future::pending().await;
+            };
+            let serving = serve_metrics(metrics, async move || reporter.reports().await);
+            tokio::task::LocalSet::new().run_until(serving).await;
+        };
+        until_stopped(signals, told, move || {
             handle.stop();
             Ok(())
         })

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -180,6 +180,8 @@ impl Cluster {
             &listen,
             "--nameserver",
             &self.address(9000),
+            "--metrics",
+            &self.address(9101 + 10 * index as u16),
         ]);
         command
             .args([
@@ -318,6 +320,20 @@ impl Cluster {
     }
 
     /// Names in `folder` here.
+    /// What a GET of `path` from one of the cluster's ports is answered with.
+    pub fn get(&self, port: u16, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.address(port)).unwrap();
+        let host = &self.host;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
     pub fn local_names(&self, folder: &str) -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(self.path(folder))
             .unwrap()

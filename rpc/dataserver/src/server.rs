@@ -16,6 +16,9 @@ use crate::control;
 use crate::error::{Error, Result};
 use crate::volume_thread::{self, Opened};
 
+/// Longest wait for a volume to tell its figures.
+const REPORT: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Commands that may wait for a volume's thread.
 const COMMANDS_WAITING: usize = 256;
 /// Damage that may wait to be told.
@@ -172,6 +175,29 @@ fn host_port(host: &str, port: u16) -> String {
     }
 }
 
+/// Tells the figures of a dataserver's volumes, for as long as it runs.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    commands: Vec<mpsc::Sender<Command>>,
+}
+
+impl Reporter {
+    /// The figures of each volume as the next heartbeat would tell them; without those that wait for their cluster, or do
+    /// not answer at once.
+    pub async fn reports(&self) -> Vec<VolumeReport> {
+        let asked = self.commands.iter().map(async |commands| {
+            let (answer, answered) = oneshot::channel();
+            let _ = commands.clone().try_send(Command::Report(answer));
+            tokio::time::timeout(REPORT, answered).await.ok()?.ok()
+        });
+        let told = futures_util::future::join_all(asked).await;
+        told.into_iter()
+            .flatten()
+            .filter(|report| !report.id.is_zero())
+            .collect()
+    }
+}
+
 impl Handle {
     /// `HOST:PORT` of the first volume: the server's name in the cluster.
     pub fn address(&self) -> &str {
@@ -200,6 +226,13 @@ impl Handle {
             .map(|answered| futures_util::future::FutureExt::map(answered, Result::unwrap_or_default))
             .map(wait_for)
             .collect()
+    }
+
+    /// What tells the same figures elsewhere.
+    pub fn reporter(&self) -> Reporter {
+        Reporter {
+            commands: self.commands.clone(),
+        }
     }
 
     /// What stops this server from elsewhere, a signal handler for instance.

@@ -68,6 +68,10 @@ impl Reply {
         self.headers.get(name).map_or("", String::as_str)
     }
 
+    pub fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap()
     }
