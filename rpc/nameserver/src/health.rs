@@ -64,7 +64,8 @@ pub struct Health {
     asked_ms: BTreeMap<VolumeIndex, u64>,
     /// What replicas are worth, as of the last [`Health::tick`].
     standings: Standings,
-    /// Volumes with replicas that are silent for too long, and all with replicas, as of then.
+    /// Volumes with replicas that are silent for too long, and all with replicas, as of then; without those whose losses
+    /// have been made good.
     silent: (usize, usize),
 }
 
@@ -277,7 +278,9 @@ impl Health {
             let excused =
                 matches!(row.duty, Duty::Maintenance { until_unix_ms } if until_unix_ms > now_unix_ms);
             let dead = liveness == Liveness::Dead && !excused;
-            if row.replicas > 0 && row.duty != Duty::Removed {
+            // Those that were lost one by one, and are done without, are no outage.
+            let done_without = dead && row.made_good;
+            if row.replicas > 0 && row.duty != Duty::Removed && !done_without {
                 silent.0 += usize::from(dead);
                 silent.1 += 1;
             }

@@ -12,7 +12,7 @@ use blockyard_wire::types::{BlockId, RequestId};
 use crate::core::Core;
 use crate::dataserver::Control;
 use crate::state::Command;
-use crate::state::blocks::VolumeIndex;
+use crate::state::blocks::{Volume, VolumeIndex};
 
 /// Uploads or versions of one command.
 const BATCH: usize = 1000;
@@ -46,9 +46,14 @@ pub async fn tick(core: Rc<Core>) {
         if !core.read_only.borrow().is_empty() {
             continue;
         }
-        for problem in [expire(&core).await, empty_trash(&core).await, reap(&core).await]
-            .into_iter()
-            .filter_map(Result::err)
+        for problem in [
+            expire(&core).await,
+            empty_trash(&core).await,
+            reap(&core).await,
+            make_good(&core).await,
+        ]
+        .into_iter()
+        .filter_map(Result::err)
         {
             tracing::warn!(%problem, "the state could not be tidied; trying again");
         }
@@ -84,6 +89,39 @@ async fn expire(core: &Core) -> Result<()> {
         leases
             .iter()
             .for_each(|lease| core.uploads.borrow_mut().end(*lease));
+    }
+    Ok(())
+}
+
+/// Notes which lost volumes are done without by now, and which of those have come back.
+async fn make_good(core: &Core) -> Result<()> {
+    let whole = {
+        let redundancy = core.redundancy.borrow();
+        !core.safe_mode.get() && !redundancy.waits_for_copies() && redundancy.missing() == 0
+    };
+    for made_good in [true, false] {
+        let volumes: Vec<VolumeIndex> = {
+            let (state, health) = (core.state.borrow(), core.health.borrow());
+            let change = |(volume, index): (&Volume, VolumeIndex)| {
+                let lost = health.is_lost(index);
+                let changes = match made_good {
+                    true => whole && lost && !volume.made_good,
+                    // After a start nobody is lost yet: only a report says that it is back.
+                    false => !lost && health.report(index).is_some() && volume.made_good,
+                };
+                changes.then_some(index)
+            };
+            state
+                .blocks()
+                .volumes()
+                .iter()
+                .zip(0..)
+                .filter_map(change)
+                .collect()
+        };
+        if !volumes.is_empty() {
+            core.propose(Command::MadeGood { volumes, made_good }).await?;
+        }
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use blockyard_nameserver::Config;
@@ -262,6 +263,78 @@ fn a_mass_outage_holds_repair_until_told_otherwise() {
             all.then_some(())
         })
         .await;
+    });
+}
+
+#[test]
+fn volumes_that_are_lost_one_by_one_are_no_outage() {
+    run(async {
+        let mut cluster = Cluster::start(6, |_| "z", impatient).await;
+        let blocks = cluster.upload("/f", 40).await;
+        for at in 0..4 {
+            cluster.servers[at] = None;
+            until("its loss is made good", async || {
+                let status = cluster.client.status().await.unwrap();
+                assert!(status.repair.held.is_empty(), "{}", status.repair.held);
+                let left: Vec<usize> = (at + 1..6).collect();
+                let whole = |block: &BlockId| {
+                    let holders = cluster.holders(*block);
+                    left.iter().filter(|node| holders.contains(node)).count() >= 2
+                };
+                (blocks.iter().all(whole) && status.under_replicated_blocks == 0).then_some(())
+            })
+            .await;
+        }
+    });
+}
+
+#[test]
+fn what_has_one_replica_left_comes_first_however_much_else_there_is() {
+    run(async {
+        let mut cluster = Cluster::start(5, |_| "z", impatient).await;
+        let paused = Tuning {
+            repair_paused: true,
+            ..Tuning::default()
+        };
+        cluster.client.tune(paused).await.unwrap();
+        let mut blocks = Vec::new();
+        for n in 0..8 {
+            let path = format!("/{n}");
+            blocks.extend(cluster.upload(&path, 250).await);
+            // Half of them are to have one more.
+            if n % 2 == 0 {
+                cluster.client.set_replication(&path, false, 3).await.unwrap();
+            }
+        }
+        let one_left: BTreeSet<BlockId> = blocks
+            .into_iter()
+            .filter(|block| cluster.holders(*block).contains(&4))
+            .collect();
+        cluster.servers[4] = None;
+        until("they are known to have one left", async || {
+            let repair = cluster.client.status().await.unwrap().repair;
+            (repair.one_left.blocks == one_left.len() as u64).then_some(())
+        })
+        .await;
+        cluster.client.tune(Tuning::default()).await.unwrap();
+        until("all have what they are to have", async || {
+            let status = cluster.client.status().await.unwrap();
+            (status.under_replicated_blocks == 0).then_some(())
+        })
+        .await;
+        let mut copies: Vec<(u64, BlockId)> = Vec::new();
+        for node in &cluster.nodes {
+            copies.extend(node.copied.borrow().iter());
+        }
+        copies.sort_unstable();
+        // Where the only source has no room just then, another block may go ahead.
+        let first = &copies[..one_left.len()];
+        let urgent = first.iter().filter(|(_, block)| one_left.contains(block)).count();
+        assert!(
+            urgent * 10 >= first.len() * 9,
+            "{urgent} of the first {}",
+            first.len()
+        );
     });
 }
 

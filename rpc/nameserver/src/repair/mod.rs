@@ -25,8 +25,11 @@ use crate::reports;
 use crate::state::Command;
 use crate::state::blocks::VolumeIndex;
 
-/// Blocks in need that one round looks at.
-const LOOK_MAX: usize = 512;
+/// Blocks in need that one round looks at: the most urgent ones, and further ones, which other volumes may have room for.
+const URGENT_MAX: usize = 256;
+const FURTHER_MAX: usize = 256;
+/// Behind the blocks of which no replica can be read: nothing can be done for them.
+const BEHIND_MISSING: (Need, u64) = (Need::Copies(0), u64::MAX);
 /// Pauses of a block whose repair has failed: the first, and the longest; each is twice the one before.
 const PAUSE_MS: (u64, u64) = (1_000, 60_000);
 /// Between rounds when nothing wakes them.
@@ -49,8 +52,8 @@ pub struct Work {
     pauses: RefCell<BTreeMap<u64, (u64, u64)>>,
     /// Since when damaged replicas are known.
     damaged: RefCell<BTreeMap<(VolumeIndex, u64), u64>>,
-    /// Where the next round goes on.
-    cursor: Cell<Option<(Need, u64)>>,
+    /// Where the next round looks further.
+    further: Cell<Option<(Need, u64)>>,
     /// Where the search for something to even out goes on.
     balance_cursor: Cell<Option<u64>>,
     pace: RefCell<Pace>,
@@ -218,7 +221,6 @@ fn start_some(core: &Rc<Core>) -> std::result::Result<(), u64> {
         if started == room {
             return Ok(());
         }
-        work.cursor.set(Some((need, id)));
         let waits = work
             .pauses
             .borrow()
@@ -238,8 +240,7 @@ fn start_some(core: &Rc<Core>) -> std::result::Result<(), u64> {
             .get(BlockId(id))
             .map_or(0, |block| block.length);
         if matches!(plan, Plan::Copy(..)) {
-            // Otherwise it is its turn as soon as the pace allows.
-            begin(core, length).inspect_err(|_| work.cursor.set(None))?;
+            begin(core, length)?;
         }
         started += 1;
         start(core, BlockId(id), length, plan, false);
@@ -309,18 +310,16 @@ fn start(core: &Rc<Core>, id: BlockId, length: u32, plan: Plan, moves: bool) {
     });
 }
 
-/// The blocks that this round looks at: the most urgent ones first, but in the end all of them.
+/// The blocks that this round looks at: the most urgent ones each time, and in the end all of them.
 fn look(core: &Core) -> Vec<(Need, u64)> {
     let (redundancy, work) = (core.redundancy.borrow(), &core.repair);
-    let ahead: Vec<_> = redundancy.urgent(work.cursor.get()).take(LOOK_MAX).collect();
-    if ahead.len() < LOOK_MAX && work.cursor.take().is_some() {
-        let more = redundancy.urgent(None).take(LOOK_MAX - ahead.len());
-        let mut all: Vec<_> = more.chain(ahead).collect();
-        all.sort_unstable();
-        all.dedup();
-        return all;
-    }
-    ahead
+    let mut looked: Vec<_> = redundancy.urgent(Some(BEHIND_MISSING)).take(URGENT_MAX).collect();
+    let from = work.further.get().max(looked.last().copied());
+    let urgent = looked.len();
+    looked.extend(redundancy.urgent(from).take(FURTHER_MAX));
+    let more = looked.len() == urgent + FURTHER_MAX;
+    work.further.set(looked.last().copied().filter(|_| more));
+    looked
 }
 
 async fn carry_out(core: &Rc<Core>, id: BlockId, plan: &Plan) -> Result<()> {

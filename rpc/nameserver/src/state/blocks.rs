@@ -170,6 +170,8 @@ pub struct Volume {
     pub duty: Duty,
     /// How often it had been opened when it last joined.
     pub generation: u64,
+    /// It is lost, and all that it held has enough replicas elsewhere since.
+    pub made_good: bool,
 }
 
 /// All blocks and volumes.
@@ -255,6 +257,7 @@ impl Blocks {
             pending: BTreeSet::new(),
             duty: Duty::default(),
             generation: 0,
+            made_good: false,
         });
         Ok(index)
     }
@@ -404,6 +407,13 @@ impl Blocks {
     pub(super) fn opened(&mut self, index: VolumeIndex, generation: u64) {
         if let Some(volume) = self.volumes.get_mut(usize::from(index)) {
             volume.generation = generation;
+        }
+    }
+
+    /// The loss of the volume has been made good, or it is back.
+    pub(super) fn make_good(&mut self, index: VolumeIndex, made_good: bool) {
+        if let Some(volume) = self.volumes.get_mut(usize::from(index)) {
+            volume.made_good = made_good;
         }
     }
 

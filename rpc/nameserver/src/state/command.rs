@@ -267,6 +267,13 @@ pub enum Command {
         /// Milliseconds since 1970.
         at_unix_ms: u64,
     },
+    /// The losses of volumes have been made good: all that they held has enough replicas elsewhere. Or they are back.
+    MadeGood {
+        /// The volumes.
+        volumes: Vec<VolumeIndex>,
+        /// Whether they are still lost.
+        made_good: bool,
+    },
 }
 
 impl Command {

@@ -386,6 +386,15 @@ impl State {
                 self.blocks.opened(*volume, *generation);
                 Ok(Outcome::Done)
             }
+            Command::MadeGood { volumes, made_good } => {
+                for volume in volumes {
+                    self.volume(*volume)?;
+                }
+                for volume in volumes {
+                    self.blocks.make_good(*volume, *made_good);
+                }
+                Ok(Outcome::Done)
+            }
         }
     }
 

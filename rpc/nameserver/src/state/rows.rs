@@ -46,18 +46,20 @@ pub enum Section {
     Trash = 13,
     /// Reigns of which unknown blocks are kept.
     Quarantine = 14,
+    /// Volumes whose losses have been made good.
+    MadeGood = 15,
 }
 
 impl Section {
     /// The section of this number.
     pub fn from_number(number: u32) -> Option<Self> {
         use Section::{
-            Blocks, Condemned, Counters, Duties, Inodes, Leases, OldBlocks, Pending, Quarantine, Requests,
-            Trash, Tuning, Versions, Volumes,
+            Blocks, Condemned, Counters, Duties, Inodes, Leases, MadeGood, OldBlocks, Pending, Quarantine,
+            Requests, Trash, Tuning, Versions, Volumes,
         };
         [
             Counters, Volumes, Pending, OldBlocks, Inodes, Versions, Condemned, Leases, Requests, Blocks,
-            Duties, Tuning, Trash, Quarantine,
+            Duties, Tuning, Trash, Quarantine, MadeGood,
         ]
         .into_iter()
         .find(|section| *section as u32 == number)
@@ -162,6 +164,11 @@ impl State {
         section!(Tuning, [self.tuning]);
         section!(Trash, self.trash.entries());
         section!(Quarantine, &self.quarantine);
+        let made_good = self.blocks.volumes().iter().zip(0u16..);
+        section!(
+            MadeGood,
+            made_good.filter_map(|(volume, index)| volume.made_good.then_some(index))
+        );
         Ok(())
     }
 
@@ -298,6 +305,11 @@ impl Reader {
                 state.requests.insert(request, outcome);
             }
             Section::Quarantine => state.quarantine.push(take(left)?),
+            Section::MadeGood => {
+                let index: u16 = take(left)?;
+                state.volume(index)?;
+                state.blocks.make_good(index, true);
+            }
         }
         Ok(())
     }

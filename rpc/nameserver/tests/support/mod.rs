@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use blockyard_nameserver::{Config, Handle, start};
@@ -321,6 +322,9 @@ fn random() -> u64 {
     u64::from_le_bytes(VolumeId::random().0[..8].try_into().unwrap())
 }
 
+/// Copies that nodes were told to pull so far.
+static COPIES: AtomicU64 = AtomicU64::new(0);
+
 /// What a dataserver of one volume holds.
 pub struct Node {
     pub volume: VolumeId,
@@ -328,6 +332,8 @@ pub struct Node {
     pub replicas: RefCell<BTreeMap<BlockId, Replica>>,
     /// Blocks it was told to delete.
     pub deleted: RefCell<Vec<BlockId>>,
+    /// Copies that it was told to pull, and the number of each among all nodes'.
+    pub copied: RefCell<Vec<(u64, BlockId)>>,
     /// Blocks whose bytes have rotted without the volume knowing yet.
     pub rotten: RefCell<Vec<BlockId>>,
     /// Whether copies from others are refused.
@@ -451,6 +457,8 @@ impl dataserver::Server for Service {
             length,
         };
         node.keys.check(&source.ticket, &claim, now_unix_ms())?;
+        let number = COPIES.fetch_add(1, Ordering::Relaxed);
+        node.copied.borrow_mut().push((number, block));
         let replica = Replica {
             block,
             length,
@@ -507,6 +515,7 @@ impl Node {
             keys: Keys::derive(secret, cluster),
             replicas: RefCell::default(),
             deleted: RefCell::default(),
+            copied: RefCell::default(),
             rotten: RefCell::default(),
             refuses_copies: Cell::new(false),
             zone: RefCell::new("z".to_owned()),
