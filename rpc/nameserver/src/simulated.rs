@@ -443,7 +443,24 @@ impl Nameserver {
             return Some("not all servers have come".to_owned());
         }
         if let Some((need, block)) = redundancy.urgent(None).next() {
-            return Some(format!("block {} needs {need:?}", BlockId(block)));
+            let health = self.core.health.borrow();
+            let standings = health.standings();
+            let told = state.blocks().get(BlockId(block)).map(|row| {
+                let replicas = row.replicas().map(|(volume, replica)| {
+                    let (place, standing) = (standings.place(volume), standings.of(volume));
+                    format!("{replica:?} on {volume} ({standing:?}, {place:?})")
+                });
+                format!(
+                    "wanted {}: {}",
+                    row.wanted,
+                    replicas.collect::<Vec<_>>().join(", ")
+                )
+            });
+            return Some(format!(
+                "block {} needs {need:?}, {}",
+                BlockId(block),
+                told.unwrap_or_default()
+            ));
         }
         let owes = |volume: &&crate::state::blocks::Volume| {
             there.contains(&volume.row.id) && !volume.pending.is_empty()

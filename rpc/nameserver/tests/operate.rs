@@ -267,6 +267,28 @@ fn a_mass_outage_holds_repair_until_told_otherwise() {
 }
 
 #[test]
+fn a_lost_replica_keeps_no_place_for_others() {
+    run(async {
+        let zone = |number| if number == 1 { "a" } else { "b" };
+        let mut cluster = Cluster::start(3, zone, impatient).await;
+        let blocks = cluster.upload("/f", 20).await;
+        cluster.servers[0] = None;
+        let both = |cluster: &Cluster, nodes: [usize; 2]| {
+            let holds = |block: &BlockId| nodes.iter().all(|node| cluster.holders(*block).contains(node));
+            blocks.iter().all(holds).then_some(())
+        };
+        until("they are where they can be", async || both(&cluster, [1, 2])).await;
+        // The lost one was in this zone too, and is still on the map.
+        cluster.add("a", |_| {}).await;
+        until("each is in both zones", async || {
+            let spread = |block: &BlockId| cluster.holders(*block).contains(&3);
+            blocks.iter().all(spread).then_some(())
+        })
+        .await;
+    });
+}
+
+#[test]
 fn volumes_that_are_lost_one_by_one_are_no_outage() {
     run(async {
         let mut cluster = Cluster::start(6, |_| "z", impatient).await;

@@ -80,6 +80,13 @@ impl Scene<'_> {
             .collect()
     }
 
+    /// Good replicas that count. Where lost ones were says nothing of where others should be.
+    fn counted(&self) -> Vec<VolumeIndex> {
+        let counts =
+            |volume: &VolumeIndex| matches!(self.standing(*volume), Standing::Counts | Standing::Away);
+        self.of_state(ReplicaState::Good).filter(counts).collect()
+    }
+
     /// Replicas to copy from. A failed volume may still be read from, when there is no other.
     fn sources(&self) -> Vec<VolumeIndex> {
         let good = self.good();
@@ -96,19 +103,9 @@ impl Scene<'_> {
         let sources = self.sources();
         let source = self.work.idlest(&sources, self.core)?;
         if self.block.is_full() {
-            let lost = self
-                .block
-                .replicas()
-                .find(|(volume, _)| self.standing(*volume) == Standing::Lost);
-            return Some(Plan::Drop {
-                volume: lost?.0,
-                verify: sources,
-                good_min: 1,
-            });
+            return self.make_room(sources);
         }
-        let counted =
-            |volume: &VolumeIndex| matches!(self.standing(*volume), Standing::Counts | Standing::Away);
-        let held: Vec<_> = self.of_state(ReplicaState::Good).filter(counted).collect();
+        let held = self.counted();
         if let Some(target) = self.target(&held) {
             return Some(Plan::Copy(source, target));
         }
@@ -122,6 +119,17 @@ impl Scene<'_> {
         self.was_shown(in_the_way).then_some(Plan::Drop {
             volume: in_the_way,
             verify: sources,
+            good_min: 1,
+        })
+    }
+
+    /// Where the map has no room for another replica of the block, one on a lost volume goes.
+    fn make_room(&self, verify: Vec<VolumeIndex>) -> Option<Plan> {
+        let mut replicas = self.block.replicas();
+        let (volume, _) = replicas.find(|(volume, _)| self.standing(*volume) == Standing::Lost)?;
+        Some(Plan::Drop {
+            volume,
+            verify,
             good_min: 1,
         })
     }
@@ -152,11 +160,12 @@ impl Scene<'_> {
 
     /// A copy that is further from the others than one that is there; the one too many is trimmed behind it.
     fn spread(&self) -> Option<Plan> {
+        let sources = self.sources();
+        let source = self.work.idlest(&sources, self.core)?;
         if self.block.is_full() {
-            return None;
+            return self.make_room(sources);
         }
-        let source = self.work.idlest(&self.sources(), self.core)?;
-        let held: Vec<_> = self.of_state(ReplicaState::Good).collect();
+        let held = self.counted();
         let target = self.target(&held)?;
         let health = self.core.health.borrow();
         let standings = health.standings();
