@@ -202,7 +202,12 @@ impl Nodes {
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
-    /// From the start of the nameserver's process to its first answer.
+    /// The nameserver's own.
+    pub(crate) fn nameserver_folder(&self) -> PathBuf {
+        self.folder.join("nameserver")
+    }
+
+    /// From the start of the nameserver's process to the first lookup that it has answered.
     pub(crate) fn answered_after(&self) -> Duration {
         self.answered_after
     }
@@ -211,9 +216,10 @@ impl Nodes {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             self.check()?;
-            match self.client().await {
+            let answer = async { Ok(self.client().await?.lookup("/").await?) };
+            match answer.await {
                 Ok(_) => return Ok(()),
-                Err(error) if Instant::now() > deadline => {
+                Err::<_, anyhow::Error>(error) if Instant::now() > deadline => {
                     bail!("the nameserver does not answer: {error:#}\n{}", self.log_tails())
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,

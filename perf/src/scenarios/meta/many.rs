@@ -1,8 +1,14 @@
 //! Many files in one nameserver, beside few: how long it takes to start, what it needs in memory, and how quick lookups and
 //! durable creates are.
 
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result};
 use blockyard_nameserver::populated;
+use futures_util::future::try_join_all;
 use rand::RngExt as _;
 
 use super::{EACH, SCENARIO, create};
@@ -10,13 +16,14 @@ use crate::context::Context;
 use crate::nodes::{Nodes, Shape};
 use crate::process;
 use crate::report::Series;
-use crate::scenarios::MIB;
 use crate::scenarios::calls::{Calls, empty_call};
 use crate::scenarios::common::{clients, close, on_clusters};
 
 /// Beside which the many are measured.
 const FEW: u64 = 10_000;
 const CLIENTS: u32 = 64;
+/// Between two looks at the memory while a snapshot is written.
+const LOOK: Duration = Duration::from_millis(50);
 
 struct Case {
     files: u64,
@@ -24,18 +31,20 @@ struct Case {
     empty: Calls,
     lookups: Calls,
     creates: Calls,
+    shared: Calls,
 }
 
 impl Case {
     fn new(name: &'static str, files: u64) -> Self {
         let calls = |what| Calls::new(SCENARIO, &format!("{name}: {what}"), CLIENTS as usize);
-        let creates = Calls::named(SCENARIO, format!("{name}: create, {CLIENTS} tasks of one client"));
+        let shared = Calls::named(SCENARIO, format!("{name}: create, {CLIENTS} tasks of one client"));
         Self {
             files,
             whole: Series::new(SCENARIO, name),
             empty: calls("empty call"),
             lookups: calls("look up"),
-            creates,
+            creates: calls("create"),
+            shared,
         }
     }
 
@@ -65,16 +74,21 @@ impl Case {
             .await?;
         let folder = format!("/created-{round}");
         all[0].mkdir(&folder, true).await?;
+        self.creates
+            .measure(context, nodes, &all, count, counts, async |client, number| {
+                create(client, &format!("{folder}/{number}")).await
+            })
+            .await?;
         // As the tasks of one program, whose creates share calls.
         let tasks = vec![all[0].clone(); CLIENTS as usize];
-        self.creates
+        self.shared
             .measure(
                 context,
                 nodes,
                 &tasks,
                 4 * count,
                 counts,
-                async |client, number| create(client, &format!("{folder}/{number}")).await,
+                async |client, number| create(client, &format!("{folder}/shared-{number}")).await,
             )
             .await?;
         close(all).await;
@@ -86,6 +100,7 @@ impl Case {
         self.empty.report(context, None);
         self.lookups.report(context, limit);
         self.creates.report(context, limit);
+        self.shared.report(context, limit);
     }
 }
 
@@ -125,8 +140,10 @@ pub(super) fn run(context: &mut Context) -> Result<()> {
                 case.round(context, nodes, round).await?;
             }
         }
-        let peak = process::peak_rss_bytes(nameserver(&nodes[1])?)?;
-        cases[1].whole.add("most memory so far", "MiB", peak as f64 / MIB);
+        if !context.flags.quick {
+            context.say("files are made until the nameserver writes a snapshot");
+            snapshot(&nodes[1], &mut cases[1]).await?;
+        }
         Ok(())
     })?;
     let [few, many] = &mut cases;
@@ -138,6 +155,67 @@ pub(super) fn run(context: &mut Context) -> Result<()> {
         context.report.series(&case.whole);
     }
     Ok(())
+}
+
+/// What one who looks names up feels while the nameserver writes a snapshot, and what that takes in memory.
+async fn snapshot(nodes: &Nodes, case: &mut Case) -> Result<()> {
+    let pid = nameserver(nodes)?;
+    let before_bytes = process::rss_bytes(pid)?;
+    let first = snapshots(nodes)?;
+    let all = clients(nodes, 2).await?;
+    let over = Cell::new(false);
+    let making = async {
+        let next = Cell::new(0u64);
+        all[0].mkdir("/until-a-snapshot", true).await?;
+        let tasks = (0..CLIENTS).map(|_| async {
+            while !over.get() {
+                let number = next.replace(next.get() + 1);
+                create(&all[0], &format!("/until-a-snapshot/{number}")).await?;
+            }
+            Ok::<_, anyhow::Error>(())
+        });
+        try_join_all(tasks).await.map(|_| ())
+    };
+    let looking = async {
+        let (mut longest, mut most_bytes) = (Duration::ZERO, 0);
+        let mut looked = Instant::now();
+        while snapshots(nodes)? == first {
+            let started = Instant::now();
+            let number = rand::rng().random_range(0..case.files);
+            all[1].lookup(&populated::path(number)).await?;
+            longest = longest.max(started.elapsed());
+            if looked.elapsed() > LOOK {
+                most_bytes = most_bytes.max(process::rss_bytes(pid)?);
+                looked = Instant::now();
+            }
+        }
+        over.set(true);
+        Ok::<_, anyhow::Error>((longest, most_bytes))
+    };
+    let (made, looked) = tokio::join!(making, looking);
+    made?;
+    let (longest, most_bytes) = looked?;
+    let ms = longest.as_secs_f64() * 1000.0;
+    case.whole
+        .add("longest lookup beside creates and a snapshot", "ms", ms);
+    let times = most_bytes as f64 / before_bytes.max(1) as f64;
+    case.whole
+        .add("memory while a snapshot is written, beside before", "×", times);
+    close(all).await;
+    Ok(())
+}
+
+/// Names of the snapshots that there are.
+fn snapshots(nodes: &Nodes) -> Result<BTreeSet<OsString>> {
+    let entries = std::fs::read_dir(nodes.nameserver_folder())?;
+    let names: BTreeSet<OsString> = entries
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<Result<_>>()?;
+    let whole = |name: &OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with("snapshot-")
+    };
+    Ok(names.into_iter().filter(whole).collect())
 }
 
 fn nameserver(nodes: &Nodes) -> Result<u32> {
