@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use blockyard_client::types::{ClusterStatus, Liveness, VolumeState};
+use anyhow::{Context as _, Result, bail, ensure};
+use blockyard_client::types::ClusterStatus;
 use blockyard_client::{Client, ClusterSecret, Options};
 use blockyard_nameserver::populated;
 
@@ -212,44 +212,45 @@ impl Nodes {
         self.answered_after
     }
 
+    /// Of one server.
+    pub(crate) fn pid(&self, name: &str) -> Result<u32> {
+        let process = self.processes.iter().find(|process| process.name() == name);
+        Ok(process.with_context(|| format!("there is no {name}"))?.pid())
+    }
+
     async fn wait_until_answered(&self) -> Result<()> {
-        let deadline = Instant::now() + START_TIMEOUT;
-        loop {
-            self.check()?;
-            let answer = async { Ok(self.client().await?.lookup("/").await?) };
-            match answer.await {
-                Ok(_) => return Ok(()),
-                Err::<_, anyhow::Error>(error) if Instant::now() > deadline => {
-                    bail!("the nameserver does not answer: {error:#}\n{}", self.log_tails())
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-        }
+        let answer = async || Ok(self.client().await?.lookup("/").await.map(|_| ())?);
+        self.wait(Duration::from_millis(10), answer).await
     }
 
     async fn wait_until_serving(&self) -> Result<()> {
-        let deadline = Instant::now() + START_TIMEOUT;
-        let mut last = String::from("nothing answers");
-        while Instant::now() < deadline {
-            self.check()?;
-            match self.serving().await {
-                Ok(serving) if serving == self.volumes => return Ok(()),
-                Ok(serving) => last = format!("{serving} of {} volumes serve", self.volumes),
-                Err(error) => last = format!("{error:#}"),
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        bail!("the cluster does not come up: {last}\n{}", self.log_tails())
+        let serve = async || {
+            let status = self.client().await?.status().await?;
+            let count = volumes(&status).filter(|volume| volume.serves()).count();
+            let serving = if status.safe_mode { 0 } else { count };
+            ensure!(
+                serving == self.volumes,
+                "{serving} of {} volumes serve",
+                self.volumes
+            );
+            Ok(())
+        };
+        self.wait(Duration::from_millis(100), serve).await
     }
 
-    async fn serving(&self) -> Result<usize> {
-        let client = self.client().await?;
-        let status = client.status().await?;
-        let serves = volumes(&status).filter(|volume| {
-            volume.liveness == Liveness::Alive && volume.report.state == VolumeState::Serving
-        });
-        let count = serves.count();
-        Ok(if status.safe_mode { 0 } else { count })
+    /// Looks again after each `pause`, until what is looked for is there.
+    async fn wait(&self, pause: Duration, look: impl AsyncFn() -> Result<()>) -> Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            self.check()?;
+            match look().await {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() >= deadline => {
+                    bail!("the cluster does not come up: {error:#}\n{}", self.log_tails())
+                }
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
 
-use blockyard_wire::types::{ClusterStatus, Liveness, VolumeReport, VolumeState};
+use blockyard_wire::types::{ClusterStatus, VolumeReport, VolumeStatus};
 
 use crate::guard::Guard;
 use crate::respond::{Answered, Body, problem, respond, text, without_body};
@@ -46,8 +46,7 @@ pub(crate) fn ready(page: &Page, query: &Query) -> Answered {
 
 fn checks(status: &ClusterStatus) -> [(&'static str, bool); 3] {
     let mut volumes = status.servers.iter().flat_map(|server| &server.volumes);
-    let serves = volumes
-        .any(|volume| volume.liveness == Liveness::Alive && volume.report.state == VolumeState::Serving);
+    let serves = volumes.any(VolumeStatus::serves);
     [
         ("the journal can be written", status.read_only.is_empty()),
         ("a volume takes blocks", serves),

@@ -10,7 +10,6 @@ use blockyard_dataserver::Config;
 use blockyard_wire::Problem;
 use blockyard_wire::address::{NAMESERVER_PORT, closed_by_default, resolve};
 use blockyard_wire::secret::ClusterSecret;
-use blockyard_wire::types::{Liveness, VolumeState, VolumeStatus};
 
 use super::ports::{self, Wanted};
 use super::{dataserver, nameserver, until_stopped};
@@ -116,16 +115,13 @@ async fn joined(nameserver: SocketAddr, secret: &ClusterSecret, count: usize) ->
     let Ok(client) = cluster.connect().await else {
         return false;
     };
-    let serves = |volume: &&VolumeStatus| {
-        volume.liveness == Liveness::Alive && volume.report.state == VolumeState::Serving
-    };
     while started.elapsed() < JOINING {
         if let Ok(status) = client.status().await
             && status
                 .servers
                 .iter()
                 .flat_map(|server| &server.volumes)
-                .filter(serves)
+                .filter(|volume| volume.serves())
                 .count()
                 >= count
         {

@@ -319,7 +319,6 @@ impl Cluster {
         );
     }
 
-    /// Names in `folder` here.
     /// What a GET of `path` from one of the cluster's ports is answered with.
     pub fn get(&self, port: u16, path: &str) -> String {
         let mut stream = TcpStream::connect(self.address(port)).unwrap();
@@ -334,6 +333,7 @@ impl Cluster {
         answer
     }
 
+    /// Names in `folder` here.
     pub fn local_names(&self, folder: &str) -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(self.path(folder))
             .unwrap()

@@ -125,18 +125,18 @@ async fn one(
         nodes.kill_dataserver()?;
         let killed = Instant::now();
         part.set(Part::Unnoticed);
-        let noticed = wait(client, |status| status.under_replicated_blocks > 0).await?;
+        let (noticed, status) = wait(client, |status| status.under_replicated_blocks > 0).await?;
         part.set(Part::Repairing);
-        let before_bytes = client.status().await?.repair.copied.bytes;
+        let before_bytes = status.repair.copied.bytes;
         let enough = |status: &ClusterStatus| {
             let copied_bytes = status.repair.copied.bytes - before_bytes;
             is_healed(status) || noticed.elapsed() >= BESIDE || copied_bytes >= lost_bytes / BESIDE_PART
         };
-        let stopped = wait(client, enough).await?;
+        let (stopped, status) = wait(client, enough).await?;
         part.set(Part::Alone);
-        let beside_bytes = client.status().await?.repair.copied.bytes;
-        let healed = wait(client, is_healed).await?;
-        let all_bytes = client.status().await?.repair.copied.bytes;
+        let beside_bytes = status.repair.copied.bytes;
+        let (healed, status) = wait(client, is_healed).await?;
+        let all_bytes = status.repair.copied.bytes;
         Ok::<_, anyhow::Error>(Told {
             lost_bytes,
             beside_bytes: beside_bytes - before_bytes,
@@ -219,11 +219,13 @@ fn first_server_bytes(status: &ClusterStatus, nodes: &Nodes) -> u64 {
     held.map(|volume| volume.report.replicas * BLOCK_BYTES).sum()
 }
 
-async fn wait(client: &Client, come: impl Fn(&ClusterStatus) -> bool) -> Result<Instant> {
+/// When something has come, and the status that showed it.
+async fn wait(client: &Client, come: impl Fn(&ClusterStatus) -> bool) -> Result<(Instant, ClusterStatus)> {
     let started = Instant::now();
     while started.elapsed() < PATIENCE {
-        if come(&client.status().await?) {
-            return Ok(Instant::now());
+        let status = client.status().await?;
+        if come(&status) {
+            return Ok((Instant::now(), status));
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -157,9 +157,7 @@ impl<'a> Work<'a> {
         let status = client.status().await?;
         let mut volumes = status.servers.iter().flat_map(|server| &server.volumes);
         let slow = volumes.find(|volume| volume.report.address == nodes.first_data_address());
-        let servers = nodes.servers();
-        let process = servers.iter().find(|(name, _)| name == "dataserver 1");
-        let pid = process.and_then(|(_, pid)| Pid::from_raw(pid.cast_signed()));
+        let pid = Pid::from_raw(nodes.pid("dataserver 1")?.cast_signed());
         Ok(Self {
             client,
             pool,

@@ -8,7 +8,7 @@ use blockyard_wire::types::{
     BlockId, ClusterId, Epoch, Replica, ReplicaProof, ReplicaState, ScrubOrder, VolumeReport,
 };
 use blockyard_wire::{Problem, Result};
-use futures_channel::oneshot;
+use futures_channel::{mpsc, oneshot};
 
 use crate::error::problem_of;
 use crate::node::Node;
@@ -83,6 +83,14 @@ impl Command {
             Self::Report(_) | Self::Stop => {}
         }
     }
+}
+
+/// Asks a volume for its report. A clone of the channel's end has room of its own; from a thread that has ended there is
+/// just no answer.
+pub(crate) fn ask_report(commands: &mpsc::Sender<Command>) -> oneshot::Receiver<VolumeReport> {
+    let (answer, answered) = oneshot::channel();
+    let _ = commands.clone().try_send(Command::Report(answer));
+    answered
 }
 
 /// Obeys one command of a volume that serves.

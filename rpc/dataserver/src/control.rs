@@ -16,7 +16,7 @@ use futures_util::future::join_all;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use crate::commands::{Answer, Command};
+use crate::commands::{Answer, Command, ask_report};
 use crate::host::Host;
 use crate::service::Service;
 
@@ -272,15 +272,7 @@ impl Port {
     /// One volume that hangs must not hold up the heartbeat of the others.
     async fn report(&self, wait: Duration) -> VolumeReport {
         let pending = self.pending.take();
-        let mut answered = match pending {
-            Some(answered) => answered,
-            None => {
-                let (answer, answered) = oneshot::channel();
-                // A clone has room of its own; when the thread has ended there is just no answer.
-                let _ = self.commands.clone().try_send(Command::Report(answer));
-                answered
-            }
-        };
+        let mut answered = pending.unwrap_or_else(|| ask_report(&self.commands));
         match timeout(wait, &mut answered).await {
             Ok(Ok(report)) => {
                 self.last.borrow_mut().clone_from(&report);

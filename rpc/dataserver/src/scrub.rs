@@ -1,6 +1,6 @@
 //! The background scrub of a volume: the engine's steps, paced, one pass after the other, until it is told to pause.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -23,7 +23,7 @@ const NOTICE_MS: u64 = 100;
 #[derive(Default)]
 pub(crate) struct Scrubbing {
     order: Cell<Option<ScrubOrder>>,
-    report: RefCell<ScrubReport>,
+    report: Cell<ScrubReport>,
 }
 
 impl Scrubbing {
@@ -32,7 +32,7 @@ impl Scrubbing {
     /// # Errors
     /// `Invalid` for a volume without a pace to scrub at.
     pub fn tell(&self, order: ScrubOrder) -> Result<()> {
-        if self.report.borrow().bytes_per_s == 0 {
+        if self.report.get().bytes_per_s == 0 {
             return Err(Problem::invalid(
                 "the volume's scrub is off: start its dataserver with a --scrub-rate above 0",
             ));
@@ -43,18 +43,18 @@ impl Scrubbing {
 
     /// How far it is.
     pub fn report(&self) -> ScrubReport {
-        *self.report.borrow()
+        self.report.get()
     }
 
     fn show(&self, status: &ScrubStatus, state: ScrubState, bytes_per_s: u64) {
-        *self.report.borrow_mut() = ScrubReport {
+        self.report.set(ScrubReport {
             state,
             passes: status.passes,
             last_pass_unix_ms: status.last_pass_ended_ms.unwrap_or(0),
             pass_bytes: status.verified_bytes,
             damaged: status.damaged,
             bytes_per_s,
-        };
+        });
     }
 }
 
@@ -125,9 +125,7 @@ fn until_next_pass_ms(status: &ScrubStatus) -> u64 {
 /// Waits, until there is an order or the thread stops.
 async fn rest(node: &Node, mut left_ms: u64) {
     loop {
-        let ordered = node.scrubbing.order.take();
-        node.scrubbing.order.set(ordered);
-        if left_ms == 0 || ordered.is_some() {
+        if left_ms == 0 || node.scrubbing.order.get().is_some() {
             return;
         }
         let nap_ms = left_ms.min(NOTICE_MS);

@@ -10,7 +10,7 @@ use blockyard_wire::types::{ClusterId, VolumeReport};
 use blockyard_wire::{Problem, address};
 use futures_channel::{mpsc, oneshot};
 
-use crate::commands::Command;
+use crate::commands::{Command, ask_report};
 use crate::config::Config;
 use crate::control;
 use crate::error::{Error, Result};
@@ -186,9 +186,10 @@ impl Reporter {
     /// not answer at once.
     pub async fn reports(&self) -> Vec<VolumeReport> {
         let asked = self.commands.iter().map(async |commands| {
-            let (answer, answered) = oneshot::channel();
-            let _ = commands.clone().try_send(Command::Report(answer));
-            tokio::time::timeout(REPORT, answered).await.ok()?.ok()
+            tokio::time::timeout(REPORT, ask_report(commands))
+                .await
+                .ok()?
+                .ok()
         });
         let told = futures_util::future::join_all(asked).await;
         told.into_iter()
@@ -212,15 +213,7 @@ impl Handle {
     /// The figures of each volume as the next heartbeat would tell them; a zero id where a volume still waits
     /// for its cluster. Blocks until all have answered.
     pub fn reports(&self) -> Vec<VolumeReport> {
-        let asked: Vec<_> = self
-            .commands
-            .iter()
-            .map(|commands| {
-                let (answer, answered) = oneshot::channel();
-                let _ = commands.clone().try_send(Command::Report(answer));
-                answered
-            })
-            .collect();
+        let asked: Vec<_> = self.commands.iter().map(ask_report).collect();
         asked
             .into_iter()
             .map(|answered| futures_util::future::FutureExt::map(answered, Result::unwrap_or_default))

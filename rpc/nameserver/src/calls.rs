@@ -34,8 +34,23 @@ pub struct Sent {
 }
 
 /// An outcome of another kind than the command's: a request id was used for two different calls.
-pub fn mixed_up() -> Problem {
+fn mixed_up() -> Problem {
     Problem::invalid("this request id was used for another call")
+}
+
+/// Files and bytes.
+fn removed(outcome: Outcome) -> Result<(u64, u64)> {
+    match outcome {
+        Outcome::Removed { files, bytes } => Ok((files, bytes)),
+        _ => Err(mixed_up()),
+    }
+}
+
+fn made(outcome: Outcome) -> Result<FileInfo> {
+    match outcome {
+        Outcome::Made { file } => Ok(*file),
+        _ => Err(mixed_up()),
+    }
 }
 
 /// Each call's errors are those of [`Core::propose`], beside what is said of it.
@@ -51,10 +66,7 @@ impl Core {
             at_unix_ms: self.now_unix_ms(),
             request,
         };
-        match self.propose(command).await? {
-            Outcome::Made { file } => Ok(*file),
-            _ => Err(mixed_up()),
-        }
+        made(self.propose(command).await?)
     }
 
     /// Moves a file or directory.
@@ -83,10 +95,7 @@ impl Core {
             at_unix_ms: self.now_unix_ms(),
             request,
         };
-        match self.propose(command).await? {
-            Outcome::Removed { files, bytes } => Ok((files, bytes)),
-            _ => Err(mixed_up()),
-        }
+        removed(self.propose(command).await?)
     }
 
     /// Moves a file or directory into the trash; how many files and bytes that were.
@@ -100,10 +109,7 @@ impl Core {
             at_unix_ms: self.now_unix_ms(),
             request,
         };
-        match self.propose(command).await? {
-            Outcome::Removed { files, bytes } => Ok((files, bytes)),
-            _ => Err(mixed_up()),
-        }
+        removed(self.propose(command).await?)
     }
 
     /// Takes an entry of the trash back, to `to` or, where that is empty, to where it was.
@@ -117,10 +123,20 @@ impl Core {
             at_unix_ms: self.now_unix_ms(),
             request,
         };
-        match self.propose(command).await? {
-            Outcome::Made { file } => Ok(*file),
-            _ => Err(mixed_up()),
-        }
+        made(self.propose(command).await?)
+    }
+
+    /// Removes entries of the trash; how many files and bytes that were.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn empty_trash(&self, entries: Vec<u64>, request: RequestId) -> Result<(u64, u64)> {
+        let command = Command::Empty {
+            entries,
+            at_unix_ms: self.now_unix_ms(),
+            request,
+        };
+        removed(self.propose(command).await?)
     }
 
     /// Opens an upload.

@@ -25,11 +25,7 @@ pub async fn assign(
     force: bool,
     request: RequestId,
 ) -> Result<()> {
-    let volumes = {
-        let state = core.state.borrow();
-        let known = ids.iter().map(|id| state.blocks().known(*id));
-        known.collect::<Result<Vec<VolumeIndex>>>()?
-    };
+    let volumes = known(core, ids)?;
     if duty == Duty::Removed && !force {
         may_be_removed(core, &volumes).await?;
     }
@@ -63,11 +59,7 @@ pub async fn scrub(core: &Rc<Core>, ids: &[VolumeId], order: ScrubOrder) -> Resu
                 .flat_map(|control| control.volumes.clone())
                 .collect()
         }
-        ids => {
-            let state = core.state.borrow();
-            let known = ids.iter().map(|id| state.blocks().known(*id));
-            known.collect::<Result<_>>()?
-        }
+        ids => known(core, ids)?,
     };
     let mut outcome = Ok(());
     for volume in volumes {
@@ -79,6 +71,11 @@ pub async fn scrub(core: &Rc<Core>, ids: &[VolumeId], order: ScrubOrder) -> Resu
         outcome = outcome.and(told);
     }
     outcome
+}
+
+fn known(core: &Core, ids: &[VolumeId]) -> Result<Vec<VolumeIndex>> {
+    let state = core.state.borrow();
+    ids.iter().map(|id| state.blocks().known(*id)).collect()
 }
 
 /// Refuses to remove volumes whose replicas are needed: blocks that would have fewer good ones than wanted without them,

@@ -251,7 +251,8 @@ impl Cluster {
         self.process.borrow().as_ref()?.nameserver()
     }
 
-    fn site_of(&self, volume: VolumeId) -> Option<&Site> {
+    /// Where a volume is; none where its disk is gone.
+    pub fn site_of(&self, volume: VolumeId) -> Option<&Site> {
         self.sites.iter().find(|site| site.disk.borrow().id == volume)
     }
 

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use blockyard_wire::types::BlockId;
 use rand::seq::IndexedRandom as _;
 
 use crate::cluster::{Cluster, NAMESERVER, Role};
 use crate::nameserver::Ailing;
+use crate::server::Site;
 use crate::volume::Volume;
-use crate::world::{Happening, HostId, Weather};
+use crate::world::{Happening, HostId, Weather, World};
 
 /// Faults of a run by kind.
 pub type Counts = BTreeMap<&'static str, u64>;
@@ -218,7 +220,7 @@ fn rot(cluster: &Cluster, count: &mut impl FnMut(&'static str)) {
                 true => "replica vanished",
                 false => "replica rotten",
             });
-            world.note(site.host, site.host, "rot", &[block.0], site.address.clone());
+            note_rot(world, site, block);
             let bits = 1 << world.below(20);
             match vanishes {
                 true => site.disk.borrow_mut().lose(block),
@@ -226,6 +228,10 @@ fn rot(cluster: &Cluster, count: &mut impl FnMut(&'static str)) {
             }
         }
     }
+}
+
+fn note_rot(world: &World, site: &Site, block: BlockId) {
+    world.note(site.host, site.host, "rot", &[block.0], site.address.clone());
 }
 
 /// Flips bits of all replicas of blocks that have too many, but those on a server that is down, which then comes back:
@@ -239,27 +245,20 @@ fn rot_behind(cluster: &Cluster, count: &mut impl FnMut(&'static str)) -> Blow {
     let Some(host) = world.draw(|rng| down.choose(rng).copied()) else {
         return Blow::None;
     };
-    let site_of = |volume| cluster.sites.iter().find(|site| site.disk.borrow().id == volume);
-    let is_there = |volume| site_of(volume).is_some_and(|site| site.host == host);
+    let is_there = |volume| cluster.site_of(volume).is_some_and(|site| site.host == host);
     let blocks = name.all_mapped().into_iter().filter(|block| {
         block.replicas.len() > usize::from(block.wanted)
             && block.replicas.iter().any(|(volume, _)| is_there(*volume))
     });
     for block in blocks.take(8) {
         for (volume, _) in &block.replicas {
-            let Some(site) = site_of(*volume).filter(|site| site.host != host) else {
+            let Some(site) = cluster.site_of(*volume).filter(|site| site.host != host) else {
                 continue;
             };
             let held = site.disk.borrow().lookup(block.block);
             if held.is_some_and(|held| held.is_true()) && cluster.is_spare(&name, *volume, block.block) {
                 count("surplus replica rotten");
-                world.note(
-                    site.host,
-                    site.host,
-                    "rot",
-                    &[block.block.0],
-                    site.address.clone(),
-                );
+                note_rot(world, site, block.block);
                 site.disk.borrow_mut().rot(block.block, 1 << world.below(20));
             }
         }

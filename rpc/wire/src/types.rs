@@ -509,6 +509,11 @@ pub struct VolumeStatus {
 }
 
 impl VolumeStatus {
+    /// Whether it is heard from, reads and writes.
+    pub fn serves(&self) -> bool {
+        self.liveness == Liveness::Alive && self.report.state == VolumeState::Serving
+    }
+
     /// Whether it is draining and nothing is left on it that is needed.
     pub fn is_drained(&self) -> bool {
         self.duty == Duty::Draining && self.blocks == 0 && self.pending_deletes == 0

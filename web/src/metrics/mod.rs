@@ -101,11 +101,13 @@ impl Seen {
 impl Metric {
     /// As queries name it.
     pub(crate) fn name(&self, role: &str) -> String {
-        let total = match self.kind {
-            Kind::Gauge => "",
-            Kind::Counter => "_total",
-        };
-        format!("blockyard_{role}_{}{}{total}", self.thing, self.unit.suffix())
+        let mut name = format!("blockyard_{role}_{}", self.thing);
+        let total = (self.kind == Kind::Counter).then_some("total");
+        for part in self.unit.word().into_iter().chain(total) {
+            name += "_";
+            name += part;
+        }
+        name
     }
 
     fn put(&self, family: &mut MetricEncoder<'_>, labels: &[Label<'_>], value: f64) -> fmt::Result {
@@ -127,12 +129,7 @@ impl Metric {
 impl Collector for Seen {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for metric in METRICS {
-            let unit = match metric.unit {
-                table::Unit::None => None,
-                table::Unit::Bytes => Some(Unit::Bytes),
-                table::Unit::Seconds => Some(Unit::Seconds),
-                table::Unit::Ratio => Some(Unit::Other("ratio".to_owned())),
-            };
+            let unit = metric.unit.word().map(|word| Unit::Other(word.to_owned()));
             let kind = match metric.kind {
                 Kind::Gauge => MetricType::Gauge,
                 Kind::Counter => MetricType::Counter,

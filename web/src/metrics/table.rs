@@ -29,12 +29,12 @@ pub(crate) enum Unit {
 
 impl Unit {
     /// As it stands in a name.
-    pub(crate) fn suffix(self) -> &'static str {
+    pub(crate) fn word(self) -> Option<&'static str> {
         match self {
-            Self::None => "",
-            Self::Bytes => "_bytes",
-            Self::Seconds => "_seconds",
-            Self::Ratio => "_ratio",
+            Self::None => None,
+            Self::Bytes => Some("bytes"),
+            Self::Seconds => Some("seconds"),
+            Self::Ratio => Some("ratio"),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use blockyard_nameserver::populated;
 use futures_util::future::try_join_all;
 use rand::RngExt as _;
@@ -159,7 +159,7 @@ pub(super) fn run(context: &mut Context) -> Result<()> {
 
 /// What one who looks names up feels while the nameserver writes a snapshot, and what that takes in memory.
 async fn snapshot(nodes: &Nodes, case: &mut Case) -> Result<()> {
-    let pid = nameserver(nodes)?;
+    let pid = nodes.pid("nameserver")?;
     let before_bytes = process::rss_bytes(pid)?;
     let first = snapshots(nodes)?;
     let all = clients(nodes, 2).await?;
@@ -211,19 +211,10 @@ fn snapshots(nodes: &Nodes) -> Result<BTreeSet<OsString>> {
     let names: BTreeSet<OsString> = entries
         .map(|entry| Ok(entry?.file_name()))
         .collect::<Result<_>>()?;
-    let whole = |name: &OsString| {
-        let name = name.to_string_lossy();
-        name.starts_with("snapshot-")
-    };
+    let whole = |name: &OsString| name.to_string_lossy().starts_with("snapshot-");
     Ok(names.into_iter().filter(whole).collect())
 }
 
-fn nameserver(nodes: &Nodes) -> Result<u32> {
-    let servers = nodes.servers();
-    let found = servers.iter().find(|(name, _)| name == "nameserver");
-    Ok(found.context("there is no nameserver")?.1)
-}
-
 fn resident_bytes(nodes: &Nodes) -> Result<u64> {
-    process::rss_bytes(nameserver(nodes)?)
+    process::rss_bytes(nodes.pid("nameserver")?)
 }

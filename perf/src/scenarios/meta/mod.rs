@@ -106,19 +106,16 @@ async fn list(client: &Client, listed: u64, series: &mut Series, counts: bool) -
 }
 
 async fn memory(context: &mut Context, nodes: &Nodes, clients: &[Client]) -> Result<()> {
-    let servers = nodes.servers();
-    let Some((_, pid)) = servers.iter().find(|(name, _)| name == "nameserver") else {
-        return Ok(());
-    };
+    let pid = nodes.pid("nameserver")?;
     let files = if context.flags.quick {
         REMEMBERED / 10
     } else {
         REMEMBERED
     };
     context.say(format_args!("{files} more files, for their memory"));
-    let before = process::rss_bytes(*pid)?;
+    let before = process::rss_bytes(pid)?;
     fill(clients, "/remembered", files).await?;
-    let grown = process::rss_bytes(*pid)?.saturating_sub(before);
+    let grown = process::rss_bytes(pid)?.saturating_sub(before);
     let mut series = Series::new(SCENARIO, format!("{files} empty files"));
     series.add("memory", "bytes per file", grown as f64 / files as f64);
     context.report.series(&series);

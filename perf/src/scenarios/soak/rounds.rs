@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use blockyard_client::types::{ClusterStatus, Liveness, VolumeState};
+use blockyard_client::types::ClusterStatus;
 use blockyard_client::{Client, Options};
 use futures_util::future::try_join_all;
 use tokio::time::sleep;
@@ -149,9 +149,7 @@ pub(super) async fn healthy(
 /// What a cluster lacks to be whole.
 fn lacking(status: &ClusterStatus, dataservers: usize) -> Option<String> {
     let volumes = status.servers.iter().flat_map(|server| &server.volumes);
-    let serving = volumes
-        .filter(|volume| volume.liveness == Liveness::Alive && volume.report.state == VolumeState::Serving);
-    let serving = serving.count();
+    let serving = volumes.filter(|volume| volume.serves()).count();
     if serving < dataservers {
         return Some(format!("{serving} of {dataservers} volumes serve"));
     }
@@ -182,7 +180,7 @@ pub(super) async fn watch(soak: &Rc<Soak>, servers: &RefCell<Servers>) {
 
 #[cfg(test)]
 mod tests {
-    use blockyard_client::types::{ServerStatus, VolumeStatus};
+    use blockyard_client::types::{Liveness, ServerStatus, VolumeStatus};
 
     use super::*;
 

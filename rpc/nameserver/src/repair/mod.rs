@@ -275,14 +275,18 @@ fn start(core: &Rc<Core>, id: BlockId, length: u32, plan: Plan, moves: bool) {
     };
     let copies = between.is_some();
     let began_ms = core.now_ms();
-    between.inspect(|volumes| work.turns.borrow_mut().begun(*volumes));
+    if let Some(volumes) = between {
+        work.turns.borrow_mut().begun(volumes);
+    }
     core.repairing.set(core.repairing.get() + u64::from(copies));
     work.moves.set(work.moves.get() + usize::from(moves));
     let core = core.clone();
     tokio::task::spawn_local(async move {
         let done = carry_out(&core, id, &plan).await;
         let work = &core.repair;
-        between.inspect(|volumes| work.turns.borrow_mut().ended(*volumes, began_ms, core.now_ms()));
+        if let Some(volumes) = between {
+            work.turns.borrow_mut().ended(volumes, began_ms, core.now_ms());
+        }
         core.repairing.set(core.repairing.get() - u64::from(copies));
         work.moves.set(work.moves.get() - usize::from(moves));
         work.busy.borrow_mut().remove(&id.0);

@@ -8,10 +8,9 @@ use blockyard_wire::{Problem, Result, convert};
 
 use super::custody::Custody;
 use crate::answers::BLOCKS_MAX;
-use crate::calls::{NewUpload, Sent, mixed_up};
+use crate::calls::{NewUpload, Sent};
 use crate::core::Core;
 use crate::operate;
-use crate::state::{Command, Outcome};
 
 /// Volumes that a client may ask to avoid in one call.
 const AVOID_MAX: u32 = 1024;
@@ -490,14 +489,8 @@ impl session::Server for Session {
                 .collect(),
             false => named.iter().collect(),
         };
-        let command = Command::Empty {
-            entries,
-            at_unix_ms: self.core.now_unix_ms(),
-            request: request(params.get_request())?,
-        };
-        let Outcome::Removed { files, bytes } = self.core.propose(command).await? else {
-            return Err(mixed_up().into());
-        };
+        let request = request(params.get_request())?;
+        let (files, bytes) = self.core.empty_trash(entries, request).await?;
         let mut results = results.get();
         results.set_files(files);
         results.set_bytes(bytes);
