@@ -13,7 +13,7 @@ use blockyard_wire::digest::Digest;
 use blockyard_wire::ticket::Keys;
 use blockyard_wire::types::{
     AddedBlock, BlockId, BlockInfo, ClusterId, ClusterInfo, ClusterStatus, Epoch, FileInfo, Incarnation,
-    Lease, NewBlock, NewFile, ReplicaState, RequestId, ServerInfo, Trashed, VolumeId,
+    Lease, NewBlock, NewFile, ReplicaState, RequestId, ServerInfo, Trashed, Tuning, VolumeId,
 };
 use blockyard_wire::{Problem, ProblemKind};
 use futures_util::FutureExt as _;
@@ -294,6 +294,14 @@ impl Nameserver {
     /// As that.
     pub async fn set_replication(&self, path: String, replication: u8, request: RequestId) -> Result<u64> {
         self.core.set_replication(path, false, replication, request).await
+    }
+
+    /// See the service's `tune`.
+    ///
+    /// # Errors
+    /// As that.
+    pub async fn tune(&self, tuning: Tuning, request: RequestId) -> Result<()> {
+        self.core.tune(tuning, request).await
     }
 
     /// See the service's `begin`.

@@ -11,7 +11,7 @@ use blockyard_engine::checksum;
 use blockyard_nameserver::simulated::Sent;
 use blockyard_wire::types::{
     AddedBlock, BlockInfo, FileInfo, Lease, Location, NewBlock, NewFile, ReplicaState, RequestId, Trashed,
-    VolumeId,
+    Tuning, VolumeId,
 };
 use blockyard_wire::{Problem, ProblemKind};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -267,6 +267,15 @@ impl Client {
         let request = Request::SetReplication {
             path: path.to_owned(),
             replication,
+            request: self.request_id(),
+        };
+        self.call(request).await.map(|_| ())
+    }
+
+    /// Sets how repair goes about its work.
+    pub async fn tune(&self, tuning: Tuning) -> Result<(), Failed> {
+        let request = Request::Tune {
+            tuning,
             request: self.request_id(),
         };
         self.call(request).await.map(|_| ())

@@ -6,7 +6,7 @@ use blockyard_wire::digest::Digest;
 use blockyard_wire::ticket::Ticket;
 use blockyard_wire::types::{
     AddedBlock, BlockId, BlockInfo, ClusterInfo, Epoch, FileInfo, Hop, Lease, NewBlock, NewFile, Replica,
-    ReplicaProof, ReplicaState, RequestId, ServerInfo, Trashed, VolumeId, VolumeReport,
+    ReplicaProof, ReplicaState, RequestId, ServerInfo, Trashed, Tuning, VolumeId, VolumeReport,
 };
 
 /// A block's bytes, by name: two blocks are equal when their contents are.
@@ -89,6 +89,10 @@ pub enum Request {
     SetReplication {
         path: String,
         replication: u8,
+        request: RequestId,
+    },
+    Tune {
+        tuning: Tuning,
         request: RequestId,
     },
     Begin {
@@ -232,6 +236,7 @@ impl Request {
             Self::Trash { .. } => "trash",
             Self::Restore { .. } => "restore",
             Self::SetReplication { .. } => "setrep",
+            Self::Tune { .. } => "tune",
             Self::Begin { .. } => "begin",
             Self::Allocate { .. } => "allocate",
             Self::Reserve { .. } => "reserve",

@@ -517,6 +517,10 @@ async fn answer(
             name.set_replication(path, replication, request).await?;
             Ok(Answer::Done)
         }
+        Request::Tune { tuning, request } => {
+            name.tune(tuning, request).await?;
+            Ok(Answer::Done)
+        }
         Request::Begin {
             path,
             overwrite,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
+use blockyard_wire::types::Tuning;
 use tokio::task::LocalSet;
 use tokio::time::Sleep;
 
@@ -23,6 +24,8 @@ use crate::world::{Happening, HostId, Line, Serve, Weather, World};
 const LOOK_MS: u64 = 500;
 /// Simulated time that a cluster has to become whole when nothing goes wrong any more, milliseconds.
 const WHOLE_MS: u64 = 4 * 3_600_000;
+/// Simulated time that an operator waits for disks to come back before going on without them, milliseconds.
+const OPERATOR_WAITS_MS: u64 = 30 * 60_000;
 /// Simulated time after which a storm ends, however few messages there were, milliseconds.
 const STORM_MS: u64 = 400 * 24 * 3_600_000;
 
@@ -329,6 +332,7 @@ impl Driver {
                         self.world
                             .violated(format!("the cluster does not become whole: {left}"), &[], "");
                     }
+                    Some(_) if now_ms > since_ms + OPERATOR_WAITS_MS => self.go_on_without(),
                     Some(_) => {}
                 }
             }
@@ -379,6 +383,22 @@ impl Driver {
         }
     }
 
+    /// What an operator does who knows that most disks are gone for good: has repair go on, as the nameserver says.
+    fn go_on_without(&mut self) {
+        let Some(name) = self.cluster.nameserver() else {
+            return;
+        };
+        let repair = name.status().repair;
+        if repair.held.contains("--force") {
+            let tuning = Tuning {
+                repair_forced: true,
+                ..repair.tuning
+            };
+            // Where it fails, the next look has it tried again.
+            self.from_client(async move |client| drop(client.tune(tuning).await));
+        }
+    }
+
     /// Damage and losses that nobody comes upon by reading: the cluster has to find them by itself.
     fn strike_last(&mut self) {
         for host in faults::strike_last(&self.cluster, &mut self.faults) {
@@ -412,20 +432,25 @@ impl Driver {
 
     /// Has one client read all names.
     fn audit(&mut self) {
+        let (workload, audited) = (self.cluster.workload.clone(), self.audited.clone());
+        self.from_client(async move |client| {
+            for group in 0..workload.groups() {
+                for slot in 0..SLOTS {
+                    workload.audit(&client, group, slot).await;
+                }
+                workload.try_out(&client, group, 0).await;
+                workload.audit(&client, group, 0).await;
+            }
+            audited.set(true);
+        });
+    }
+
+    /// Starts something at the first client's host.
+    fn from_client(&mut self, what: impl AsyncFnOnce(Rc<Client>) + 'static) {
         let host = 1 + self.cluster.shape.servers;
         let client = self.client(host);
-        let (workload, audited) = (self.cluster.workload.clone(), self.audited.clone());
         if let Some(life) = &self.lives[host] {
-            life.tasks.spawn_local(async move {
-                for group in 0..workload.groups() {
-                    for slot in 0..SLOTS {
-                        workload.audit(&client, group, slot).await;
-                    }
-                    workload.try_out(&client, group, 0).await;
-                    workload.audit(&client, group, 0).await;
-                }
-                audited.set(true);
-            });
+            life.tasks.spawn_local(async move { what(client).await });
         }
     }
 
