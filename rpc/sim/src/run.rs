@@ -395,7 +395,7 @@ impl Driver {
                 ..repair.tuning
             };
             // Where it fails, the next look has it tried again.
-            self.from_client(async move |client| drop(client.tune(tuning).await));
+            self.at_client(async move |client| drop(client.tune(tuning).await));
         }
     }
 
@@ -433,7 +433,7 @@ impl Driver {
     /// Has one client read all names.
     fn audit(&mut self) {
         let (workload, audited) = (self.cluster.workload.clone(), self.audited.clone());
-        self.from_client(async move |client| {
+        self.at_client(async move |client| {
             for group in 0..workload.groups() {
                 for slot in 0..SLOTS {
                     workload.audit(&client, group, slot).await;
@@ -446,7 +446,7 @@ impl Driver {
     }
 
     /// Starts something at the first client's host.
-    fn from_client(&mut self, what: impl AsyncFnOnce(Rc<Client>) + 'static) {
+    fn at_client(&mut self, what: impl AsyncFnOnce(Rc<Client>) + 'static) {
         let host = 1 + self.cluster.shape.servers;
         let client = self.client(host);
         if let Some(life) = &self.lives[host] {
