@@ -58,6 +58,18 @@ struct VolumeReport {
   read @24 :LatencyReport;     # from the request until the disk had answered
   clientRequests @25 :UInt64;  # reads for clients and writes, since the process started; copies for repair are not in it
   scrub @26 :ScrubReport;
+  flows @27 :List(Flow);       # at most 32 of them, the busiest
+}
+
+struct Flow {
+  # Blocks that are written through this volume, of one sender and to one next hop.
+  from @0 :Text;               # address of the client's host, or of the hop before this one
+  head @1 :Bool;               # it comes from a client
+  next @2 :Types.Id128;        # 0 at the end of the chain
+  inFlight @3 :UInt32;
+  blocks @4 :UInt64;           # written since the flow began
+  bytes @5 :UInt64;
+  lagUs @6 :UInt32;            # how much later than this volume the next ones had the block durable, of late
 }
 
 struct ScrubReport {
@@ -90,6 +102,8 @@ struct HostReport {
   cores @2 :UInt32 = 4294967295;
   memoryBytes @3 :UInt64 = 18446744073709551615;
   memoryAvailableBytes @4 :UInt64 = 18446744073709551615;
+  netInBytesPerS @5 :UInt64 = 18446744073709551615;   # over all interfaces but loopback, since the last heartbeat
+  netOutBytesPerS @6 :UInt64 = 18446744073709551615;
 }
 
 enum VolumeState {

@@ -22,6 +22,7 @@ mod lookup;
 mod options;
 mod pace;
 mod pages;
+mod piecewise;
 mod places;
 mod put;
 mod read;

@@ -112,7 +112,12 @@ impl Upload {
     async fn run<R: AsyncRead + Unpin>(self, from: Source<R>, first: Option<Filled>) -> Result<Uploaded> {
         // The source is read on while the upload is being opened.
         let (totals, lease) = tokio::try_join!(self.feed(from, first), self.keep())?;
-        let (file, degraded) = self.commit(&lease, &totals).await?;
+        let Totals {
+            blocks,
+            bytes,
+            crc32c,
+        } = totals;
+        let (file, degraded) = commit(&self.core, &lease, blocks, bytes, crc32c).await?;
         if let Some(claim) = self.claim.take() {
             claim.published();
         }
@@ -267,23 +272,25 @@ impl Upload {
             }
         }
     }
+}
 
-    /// Publishes; a nameserver that misses a block's replicas for the moment is asked again.
-    async fn commit(&self, lease: &Lease, totals: &Totals) -> Result<(FileInfo, u32)> {
-        let deadline = Instant::now() + self.core.options.retry_for;
-        let pause = Duration::from_millis(u64::from(lease.lease_ms / 10).clamp(50, 1000));
-        loop {
-            let session = &self.core.session;
-            match session
-                .commit(lease.id, totals.blocks, totals.bytes, totals.crc32c)
-                .await
-            {
-                Err(problem) if problem.kind == ProblemKind::Retry && Instant::now() + pause < deadline => {
-                    tracing::debug!(%problem, "committing again");
-                    sleep(pause).await;
-                }
-                done => return done,
+/// Publishes; a nameserver that misses a block's replicas for the moment is asked again.
+pub async fn commit(
+    core: &Core,
+    lease: &Lease,
+    blocks: u32,
+    length_bytes: u64,
+    crc32c: u32,
+) -> Result<(FileInfo, u32)> {
+    let deadline = Instant::now() + core.options.retry_for;
+    let pause = Duration::from_millis(u64::from(lease.lease_ms / 10).clamp(50, 1000));
+    loop {
+        match core.session.commit(lease.id, blocks, length_bytes, crc32c).await {
+            Err(problem) if problem.kind == ProblemKind::Retry && Instant::now() + pause < deadline => {
+                tracing::debug!(%problem, "committing again");
+                sleep(pause).await;
             }
+            done => return done,
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -35,6 +35,7 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration:
 pub(crate) struct Connection {
     pub outbox: Rc<Outbox>,
     pub role: Role,
+    pub peer: IpAddr,
     lifeline: Rc<Lifeline>,
     streams: RefCell<HashMap<u32, Stream>>,
 }
@@ -104,6 +105,7 @@ async fn run(node: &Rc<Node>, stream: TcpStream, peer: SocketAddr) -> Result<()>
     let connection = Rc::new(Connection {
         outbox,
         role: agreed.role,
+        peer: peer.ip(),
         lifeline,
         streams: RefCell::default(),
     });

@@ -11,6 +11,7 @@ mod config;
 mod connection;
 mod control;
 mod error;
+mod flows;
 mod frames;
 mod host;
 mod latency;

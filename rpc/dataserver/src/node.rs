@@ -13,6 +13,7 @@ use blockyard_wire::types::{BlockId, ClusterId, Replica, ReplicaState, VolumeId}
 use futures_channel::mpsc;
 
 use crate::config::Deadlines;
+use crate::flows::Flows;
 use crate::latency::Latency;
 use crate::link::Links;
 use crate::outbox::Outbox;
@@ -35,6 +36,8 @@ pub(crate) struct Node {
     pub times: Times,
     /// Its scrub.
     pub scrubbing: Scrubbing,
+    /// Chains that lead through it.
+    pub flows: Flows,
     pub connections: Cell<u32>,
     pub stopping: Cell<bool>,
     /// Everything has ended: the watch may too.
@@ -81,6 +84,7 @@ impl Node {
             positions,
             times: Times::default(),
             scrubbing: Scrubbing::default(),
+            flows: Flows::default(),
             connections: Cell::new(0),
             stopping: Cell::new(false),
             closed: Cell::new(false),

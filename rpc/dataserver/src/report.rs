@@ -70,6 +70,7 @@ pub(crate) fn of(node: &Node, address: &str, directory: &Path, pool_bytes: u64) 
         flush: node.times.flush.report(),
         read: node.times.read.report(),
         scrub: node.scrubbing.report(),
+        flows: node.flows.report(),
     }
 }
 

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use blockyard_engine::{self as engine, BlockBuffer, Chunk, Lane, Receipt};
-use blockyard_wire::frame::{Abort, HopSpans, Message, Packet, Put, PutDone};
+use blockyard_wire::frame::{Abort, HopSpans, Message, Packet, Put, PutDone, Role};
 use blockyard_wire::ticket::{Claim, Operation, now_unix_ms};
 use blockyard_wire::types::VolumeId;
 use blockyard_wire::{Problem, ProblemKind};
@@ -161,8 +161,18 @@ impl PutStream {
 pub(crate) async fn serve(node: Rc<Node>, connection: Rc<Connection>, put: Rc<PutStream>) {
     let _in_flight = node.begin();
     node.asked_by_client();
+    let head = connection.role == Role::Client;
+    let passing = node.flows.begin(connection.peer, head, put.successor());
     let outcome = put.run(&node, &connection).await;
     connection.close(put.stream);
+    if outcome.is_ok() {
+        let HopSpans {
+            durable_us,
+            behind_us,
+            ..
+        } = put.spans.get();
+        passing.done(put.put.length, behind_us.saturating_sub(durable_us));
+    }
     let (behind, _place) = {
         let mut state = put.state.borrow_mut();
         (state.behind.take(), state.place.take())

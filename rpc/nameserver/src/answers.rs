@@ -289,7 +289,7 @@ impl Core {
 }
 
 /// The path of the file whose current version this is; empty where none is.
-fn path_of(state: &State, version: u64) -> String {
+pub(crate) fn path_of(state: &State, version: u64) -> String {
     match state.version(version) {
         Some(row) if row.file != 0 => state.names().path_of(row.file),
         _ => String::new(),

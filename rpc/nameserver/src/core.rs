@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -483,13 +484,20 @@ impl Core {
     }
 
     /// Looks at every block, a part at a time: other tasks get their turns in between.
-    pub async fn each_block(&self, mut look: impl FnMut(BlockId, &Block)) {
-        let mut after = None;
+    pub async fn each_block(&self, look: impl FnMut(BlockId, &Block)) {
+        self.each_block_in(BlockId(0)..=BlockId(u64::MAX), look).await;
+    }
+
+    /// The same with the blocks of a range.
+    pub async fn each_block_in(&self, range: RangeInclusive<BlockId>, mut look: impl FnMut(BlockId, &Block)) {
+        let mut after = range.start().0.checked_sub(1);
         loop {
             {
                 let state = self.state.borrow();
+                let rows = state.blocks().table().after(after);
+                let rows = rows.take_while(|(id, _)| *id <= range.end().0);
                 let mut last = None;
-                for (id, block) in state.blocks().table().after(after).take(STEP) {
+                for (id, block) in rows.take(STEP) {
                     look(BlockId(id), block);
                     last = Some(id);
                 }

@@ -90,6 +90,11 @@ impl Redundancy {
         self.needs.contains_key(&block.0)
     }
 
+    /// The class of a block in need.
+    pub fn class(&self, block: BlockId) -> Option<Class> {
+        self.needs.get(&block.0).map(|(need, _)| need.class())
+    }
+
     /// What a block needs.
     #[cfg(test)]
     pub fn need(&self, block: BlockId) -> Option<Need> {

@@ -1,12 +1,16 @@
 //! The page's window into the running nameserver: synchronous, read-only, on the nameserver's own thread.
 
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use blockyard_wire::Result;
 use blockyard_wire::secret::ClusterSecret;
-use blockyard_wire::types::{BlockId, BlockInfo, ClusterInfo, ClusterStatus, FileInfo, HeldBlock, VolumeId};
+use blockyard_wire::types::{
+    BlockId, BlockInfo, ClusterInfo, ClusterStatus, FileInfo, HeldBlock, Lease, Trashed, VolumeId,
+};
 
 use crate::core::Core;
+use crate::survey::{BlockMap, WhatIf};
 
 /// Read-only access to a running nameserver. Cheap to clone; `!Send`.
 #[derive(Clone)]
@@ -97,4 +101,77 @@ impl View {
     pub fn locate(&self, block: BlockId) -> Result<(BlockInfo, String, u64)> {
         self.core.locate(block)
     }
+
+    /// Blocks whose ids lie in a range, with their files, in the order of ids; at most `limit` (256). Whether there are
+    /// more. No path where no file has the block now.
+    pub fn run_of_blocks(
+        &self,
+        range: RangeInclusive<BlockId>,
+        limit: usize,
+    ) -> (Vec<(BlockInfo, String)>, bool) {
+        self.core.run_of_blocks(range, limit.clamp(1, 256))
+    }
+
+    /// The blocks of a range from afar, in at most `cells_max` cells.
+    pub async fn block_map(&self, range: RangeInclusive<BlockId>, cells_max: usize) -> BlockMap {
+        self.core.block_map(range, cells_max).await
+    }
+
+    /// What it would mean if these volumes were lost.
+    ///
+    /// # Errors
+    /// `NotFound` for one that has never joined.
+    pub async fn what_if(&self, lost: &[VolumeId]) -> Result<WhatIf> {
+        self.core.what_if(lost).await
+    }
+
+    /// Entries of the trash behind `after`, at most `limit`; whether there are more.
+    pub fn trash(&self, after: u64, limit: u32) -> (Vec<Trashed>, bool) {
+        self.core.trash(after, limit)
+    }
+
+    /// The entry of the trash that came last from `path`; `None` where it is not among the last thousand.
+    pub fn newest_in_trash(&self, path: &str) -> Option<u64> {
+        let state = self.core.state.borrow();
+        let newest = state.trash().entries().keys().rev().take(1000);
+        let from = |entry: &&u64| {
+            let told = state.trash_info(**entry);
+            told.is_some_and(|(file, _)| file.path == path)
+        };
+        newest.into_iter().find(from).copied()
+    }
+
+    /// An upload in progress, as far as it has come.
+    ///
+    /// # Errors
+    /// `Denied` when no such upload is open.
+    pub fn upload(&self, lease: u64) -> Result<UploadSoFar> {
+        let state = self.core.state.borrow();
+        let held = state.held(lease)?;
+        let blocks = held.blocks.iter().filter_map(|(index, id)| {
+            let block = state.blocks().get(BlockId(*id))?;
+            Some((*index, block.length, block.crc32c))
+        });
+        Ok(UploadSoFar {
+            lease: Lease {
+                id: lease,
+                version: held.version,
+                lease_ms: self.core.config.lease_ms,
+                replication: held.replication,
+            },
+            path: held.path.clone(),
+            blocks: blocks.collect(),
+        })
+    }
+}
+
+/// An upload in progress.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UploadSoFar {
+    /// What names it.
+    pub lease: Lease,
+    /// Where its file will appear.
+    pub path: String,
+    /// Index, bytes and CRC32C of each block that is durable, by index.
+    pub blocks: Vec<(u32, u32, u32)>,
 }

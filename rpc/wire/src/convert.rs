@@ -265,7 +265,7 @@ pub fn write_replica(from: &Replica, mut to: types::replica::Builder<'_>) {
     to.set_state(replica_state_to(from.state));
 }
 
-use host::{read_latency, read_scrub, write_latency, write_scrub};
+use host::{read_flow, read_latency, read_scrub, write_flow, write_latency, write_scrub};
 
 /// Reads a volume's report.
 ///
@@ -300,6 +300,7 @@ pub fn read_volume_report(from: data::volume_report::Reader<'_>) -> Result<Volum
         flush: read_latency(from.get_flush().map_err(malformed)?),
         read: read_latency(from.get_read().map_err(malformed)?),
         scrub: read_scrub(from.get_scrub().map_err(malformed)?),
+        flows: read_list(from.get_flows().map_err(malformed)?, read_flow)?,
     })
 }
 
@@ -331,6 +332,11 @@ pub fn write_volume_report(from: &VolumeReport, mut to: data::volume_report::Bui
     write_latency(from.flush, to.reborrow().init_flush());
     write_latency(from.read, to.reborrow().init_read());
     write_scrub(from.scrub, to.reborrow().init_scrub());
+    write_list(
+        &from.flows,
+        to.reborrow().init_flows(from.flows.len() as u32),
+        write_flow,
+    );
     write_block_ids(
         &from.corrupt_blocks,
         to.init_corrupt_blocks(from.corrupt_blocks.len() as u32),

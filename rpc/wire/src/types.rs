@@ -218,6 +218,30 @@ pub struct VolumeReport {
     pub read: LatencyReport,
     /// How far its scrub is.
     pub scrub: ScrubReport,
+    /// Chains that lead through it, the busiest first; at most [`FLOWS_MAX`].
+    pub flows: Vec<Flow>,
+}
+
+/// Flows that a volume tells of at the most.
+pub const FLOWS_MAX: usize = 32;
+
+/// Blocks that are written through a volume, of one sender and to one next hop.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Flow {
+    /// Address of the client's host, or of the hop's before this one.
+    pub from: String,
+    /// Whether it comes from a client.
+    pub head: bool,
+    /// The next volume; 0 at the end of the chain.
+    pub next: VolumeId,
+    /// Blocks that are under way.
+    pub in_flight: u32,
+    /// Blocks written since the flow began.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How much later than this volume those behind it had a block durable, of late, microseconds.
+    pub lag_us: u32,
 }
 
 /// What a volume's scrub is doing.
@@ -285,6 +309,10 @@ pub struct HostReport {
     pub memory_bytes: Option<u64>,
     /// Memory that could be given to somebody.
     pub memory_available_bytes: Option<u64>,
+    /// Bytes per second that its network interfaces took in since the last heartbeat.
+    pub net_in_bytes_per_s: Option<u64>,
+    /// And gave out.
+    pub net_out_bytes_per_s: Option<u64>,
 }
 
 /// What a dataserver tells of itself when it joins.

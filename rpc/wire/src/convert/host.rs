@@ -1,9 +1,10 @@
-//! Figures of a dataserver's machine, disks and scrubs; of the machine the highest value stands for what is not known.
+//! Figures of a dataserver's machine, disks, scrubs and chains; of the machine the highest value stands for what is not known.
 
 use blockyard_schema::dataserver_capnp as data;
 
-use super::{scrub_state_from, scrub_state_to};
-use crate::types::{HostReport, LatencyReport, ScrubReport};
+use super::{id, scrub_state_from, scrub_state_to, text, write_id};
+use crate::Result;
+use crate::types::{Flow, HostReport, LatencyReport, ScrubReport, VolumeId};
 
 pub(super) fn read_latency(from: data::latency_report::Reader<'_>) -> LatencyReport {
     LatencyReport {
@@ -39,6 +40,28 @@ pub(super) fn write_scrub(from: ScrubReport, mut to: data::scrub_report::Builder
     to.set_bytes_per_s(from.bytes_per_s);
 }
 
+pub(super) fn read_flow(from: data::flow::Reader<'_>) -> Result<Flow> {
+    Ok(Flow {
+        from: text(from.get_from())?,
+        head: from.get_head(),
+        next: VolumeId(id(from.get_next())?),
+        in_flight: from.get_in_flight(),
+        blocks: from.get_blocks(),
+        bytes: from.get_bytes(),
+        lag_us: from.get_lag_us(),
+    })
+}
+
+pub(super) fn write_flow(from: &Flow, mut to: data::flow::Builder<'_>) {
+    to.set_from(&from.from);
+    to.set_head(from.head);
+    write_id(&from.next.0, to.reborrow().init_next());
+    to.set_in_flight(from.in_flight);
+    to.set_blocks(from.blocks);
+    to.set_bytes(from.bytes);
+    to.set_lag_us(from.lag_us);
+}
+
 /// Reads what a machine is doing.
 pub fn read_host_report(from: data::host_report::Reader<'_>) -> HostReport {
     let word = |value: u32| (value != u32::MAX).then_some(value);
@@ -49,6 +72,8 @@ pub fn read_host_report(from: data::host_report::Reader<'_>) -> HostReport {
         cores: word(from.get_cores()),
         memory_bytes: long(from.get_memory_bytes()),
         memory_available_bytes: long(from.get_memory_available_bytes()),
+        net_in_bytes_per_s: long(from.get_net_in_bytes_per_s()),
+        net_out_bytes_per_s: long(from.get_net_out_bytes_per_s()),
     }
 }
 
@@ -59,4 +84,6 @@ pub fn write_host_report(from: &HostReport, mut to: data::host_report::Builder<'
     to.set_cores(from.cores.unwrap_or(u32::MAX));
     to.set_memory_bytes(from.memory_bytes.unwrap_or(u64::MAX));
     to.set_memory_available_bytes(from.memory_available_bytes.unwrap_or(u64::MAX));
+    to.set_net_in_bytes_per_s(from.net_in_bytes_per_s.unwrap_or(u64::MAX));
+    to.set_net_out_bytes_per_s(from.net_out_bytes_per_s.unwrap_or(u64::MAX));
 }
