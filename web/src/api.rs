@@ -1,86 +1,17 @@
-//! The shapes of the JSON API: what is told of a cluster, its files and blocks. Ids are text, because a
-//! browser's numbers end at 2^53.
+//! The shapes of the JSON API: what is told of files and blocks, and what is asked. Ids are text, because a browser's
+//! numbers end at 2^53.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use blockyard_wire::types::{
-    BlockInfo, ClusterStatus, FileInfo, HeldBlock, Liveness, Location, ReplicaState, ServerStatus,
-    VolumeState, VolumeStatus,
-};
+use blockyard_nameserver::survey::{BlockMap, Cell, Fate, WhatIf};
+use blockyard_wire::types::{BlockInfo, FileInfo, HeldBlock, Location, ReplicaState, Trashed};
 
 use crate::backend::{Located, Removed, Rows, Uploaded};
 use crate::conditions::etag;
-use crate::health::{self, Health};
-
-/// `GET /api/v1/status`.
-#[derive(Serialize)]
-pub(crate) struct Status {
-    health: Health,
-    cluster: String,
-    address: String,
-    version: String,
-    epoch: u64,
-    replication: u8,
-    min_replicas: u8,
-    block_bytes: u32,
-    now_unix_ms: u64,
-    uptime_ms: u64,
-    safe_mode: bool,
-    files: u64,
-    directories: u64,
-    blocks: u64,
-    file_bytes: u64,
-    capacity_bytes: u64,
-    used_bytes: u64,
-    free_bytes: u64,
-    under_replicated_blocks: u64,
-    missing_blocks: u64,
-    corrupt_replicas: u64,
-    uploads: u64,
-    repairing: u64,
-    pending_deletes: u64,
-    journal_bytes: u64,
-    servers: Vec<Server>,
-}
-
-/// A server of `GET /api/v1/servers`.
-#[derive(Serialize)]
-pub(crate) struct Server {
-    address: String,
-    state: Liveness,
-    zone: String,
-    host: String,
-    version: String,
-    since_heartbeat_ms: u64,
-    volumes: Vec<Volume>,
-}
-
-#[derive(Serialize)]
-struct Volume {
-    id: String,
-    server: String,
-    state: &'static str,
-    liveness: Liveness,
-    reason: String,
-    address: String,
-    directory: String,
-    capacity_bytes: u64,
-    used_bytes: u64,
-    free_bytes: u64,
-    blocks: u64,
-    replicas: u64,
-    corrupt: u64,
-    suspects: u64,
-    pending_deletes: u64,
-    written_bytes: u64,
-    read_bytes: u64,
-    flushes: u64,
-    in_flight: u32,
-    io_errors: u64,
-}
 
 /// A file or folder.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct File {
     path: String,
     name: String,
@@ -98,7 +29,7 @@ pub(crate) struct File {
 }
 
 /// `GET /api/v1/file`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct FileBlocks {
     #[serde(flatten)]
     file: File,
@@ -107,7 +38,7 @@ pub(crate) struct FileBlocks {
 }
 
 /// A block with its replicas.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Block {
     id: String,
     index: u32,
@@ -116,33 +47,38 @@ struct Block {
     replicas: Vec<Replica>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Replica {
     server: String,
     volume: String,
     address: String,
     zone: String,
+    #[schema(value_type = String)]
     state: ReplicaState,
     live: bool,
 }
 
 /// `GET /api/v1/files`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct Listing {
     path: String,
     files: Vec<File>,
     more: bool,
+    /// What the next page is to come behind; empty without one.
+    next: String,
+    /// Whether a folder was too large to be sorted as a whole.
+    cut: bool,
 }
 
 /// `GET /api/v1/volumes/{id}/blocks`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct HeldBlocks {
     volume: String,
     blocks: Vec<Held>,
     more: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Held {
     id: String,
     index: u32,
@@ -150,11 +86,12 @@ struct Held {
     crc32c: String,
     version: String,
     path: String,
+    #[schema(value_type = String)]
     state: ReplicaState,
 }
 
 /// A stored upload.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct Stored {
     #[serde(flatten)]
     file: File,
@@ -162,21 +99,23 @@ pub(crate) struct Stored {
 }
 
 /// All files of one form.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct StoredAll {
     /// In the order of the form.
     pub(crate) files: Vec<Stored>,
 }
 
 /// What a removal took away.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct Gone {
     files: u64,
     bytes: u64,
+    /// Where it lies in the trash, if it does.
+    entry: Option<String>,
 }
 
 /// `POST /api/v1/rename`.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rename {
     /// The path now.
@@ -188,102 +127,9 @@ pub(crate) struct Rename {
     pub(crate) overwrite: bool,
 }
 
-fn crc(crc32c: u32) -> String {
+/// A CRC32C as it is told.
+pub(crate) fn crc(crc32c: u32) -> String {
     format!("{crc32c:08x}")
-}
-
-impl From<ClusterStatus> for Status {
-    fn from(status: ClusterStatus) -> Self {
-        let health = health::judge(&status);
-        let sum = |of: fn(&VolumeStatus) -> u64| {
-            let volumes = status.servers.iter().flat_map(|server| &server.volumes);
-            // What is not heard from offers no space.
-            volumes
-                .filter(|volume| volume.liveness != Liveness::Dead)
-                .map(of)
-                .sum()
-        };
-        Self {
-            health,
-            cluster: status.cluster.cluster.to_string(),
-            version: status.version.clone(),
-            epoch: status.cluster.epoch.number,
-            replication: status.cluster.replication,
-            min_replicas: status.cluster.min_replicas,
-            block_bytes: status.cluster.block_bytes,
-            now_unix_ms: status.cluster.now_unix_ms,
-            uptime_ms: status.uptime_ms,
-            safe_mode: status.safe_mode,
-            files: status.files,
-            directories: status.directories,
-            blocks: status.blocks,
-            file_bytes: status.file_bytes,
-            capacity_bytes: sum(|volume| volume.report.capacity_bytes),
-            used_bytes: sum(|volume| volume.report.used_bytes),
-            free_bytes: sum(|volume| volume.report.free_bytes),
-            under_replicated_blocks: status.under_replicated_blocks,
-            missing_blocks: status.missing_blocks,
-            corrupt_replicas: status.corrupt_replicas,
-            uploads: status.leases,
-            repairing: status.repairing,
-            pending_deletes: status.pending_deletes,
-            journal_bytes: status.journal_bytes,
-            address: status.cluster.address,
-            servers: status.servers.into_iter().map(Server::from).collect(),
-        }
-    }
-}
-
-impl From<ServerStatus> for Server {
-    fn from(server: ServerStatus) -> Self {
-        let volumes = server.volumes.into_iter();
-        Self {
-            volumes: volumes
-                .map(|volume| Volume::new(volume, &server.address))
-                .collect(),
-            address: server.address,
-            state: server.liveness,
-            zone: server.zone,
-            host: server.host,
-            version: server.version,
-            since_heartbeat_ms: server.since_heartbeat_ms,
-        }
-    }
-}
-
-impl Volume {
-    fn new(volume: VolumeStatus, server: &str) -> Self {
-        let report = volume.report;
-        Self {
-            id: report.id.to_string(),
-            server: server.to_owned(),
-            // One word for people: a volume that is not heard from may say what it likes.
-            state: match (volume.liveness, report.state) {
-                (Liveness::Dead, _) => "dead",
-                (Liveness::Suspect, _) => "suspect",
-                (Liveness::Alive, VolumeState::Serving) => "serving",
-                (Liveness::Alive, VolumeState::Full) => "full",
-                (Liveness::Alive, VolumeState::Failed) => "failed",
-            },
-            liveness: volume.liveness,
-            reason: report.reason,
-            address: report.address,
-            directory: report.directory,
-            capacity_bytes: report.capacity_bytes,
-            used_bytes: report.used_bytes,
-            free_bytes: report.free_bytes,
-            blocks: volume.blocks,
-            replicas: report.replicas,
-            corrupt: report.corrupt,
-            suspects: report.suspects,
-            pending_deletes: volume.pending_deletes,
-            written_bytes: report.write_bytes,
-            read_bytes: report.read_bytes,
-            flushes: report.flushes,
-            in_flight: report.in_flight,
-            io_errors: report.io_errors,
-        }
-    }
 }
 
 impl From<FileInfo> for File {
@@ -345,12 +191,22 @@ impl FileBlocks {
 }
 
 impl Listing {
-    /// The entries of the folder `path`.
-    pub(crate) fn new(path: &str, rows: Rows<FileInfo>) -> Self {
+    /// Entries of the folder `path`; the next page comes behind `next`.
+    pub(crate) fn new(path: &str, files: Vec<FileInfo>, next: Option<String>) -> Self {
         Self {
             path: path.to_owned(),
-            files: rows.rows.into_iter().map(File::from).collect(),
-            more: rows.more,
+            files: files.into_iter().map(File::from).collect(),
+            more: next.is_some(),
+            next: next.unwrap_or_default(),
+            cut: false,
+        }
+    }
+
+    /// All entries in another order, or as many as could be sorted.
+    pub(crate) fn sorted(path: &str, files: Vec<FileInfo>, cut: bool) -> Self {
+        Self {
+            cut,
+            ..Self::new(path, files, None)
         }
     }
 }
@@ -376,7 +232,7 @@ impl HeldBlocks {
 }
 
 /// One block and where it belongs.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct OneBlock {
     #[serde(flatten)]
     block: Block,
@@ -408,6 +264,283 @@ impl From<Removed> for Gone {
         Self {
             files: removed.files,
             bytes: removed.bytes,
+            entry: None,
+        }
+    }
+}
+
+impl Gone {
+    /// With where it lies in the trash.
+    pub(crate) fn into_trash(removed: Removed, entry: Option<u64>) -> Self {
+        Self {
+            entry: entry.map(|entry| entry.to_string()),
+            ..Self::from(removed)
+        }
+    }
+}
+
+/// `GET /api/v1/trash`.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Trash {
+    entries: Vec<TrashEntry>,
+    more: bool,
+}
+
+/// Something in the trash.
+#[derive(Serialize, ToSchema)]
+struct TrashEntry {
+    entry: String,
+    /// Where it was.
+    path: String,
+    directory: bool,
+    size: u64,
+    files: u64,
+    at_unix_ms: u64,
+}
+
+impl From<Rows<Trashed>> for Trash {
+    fn from(rows: Rows<Trashed>) -> Self {
+        let entry = |trashed: Trashed| TrashEntry {
+            entry: trashed.entry.to_string(),
+            path: trashed.file.path,
+            directory: trashed.file.directory,
+            size: trashed.file.size_bytes,
+            files: trashed.files,
+            at_unix_ms: trashed.at_unix_ms,
+        };
+        Self {
+            entries: rows.rows.into_iter().map(entry).collect(),
+            more: rows.more,
+        }
+    }
+}
+
+/// `POST /api/v1/trash/{entry}/restore`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Restore {
+    /// Where to; without it, where it was.
+    #[serde(default)]
+    pub(crate) to: Option<String>,
+}
+
+/// `POST /api/v1/duty`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Assign {
+    /// Addresses: all their volumes.
+    #[serde(default)]
+    pub(crate) servers: Vec<String>,
+    /// Ids.
+    #[serde(default)]
+    pub(crate) volumes: Vec<String>,
+    /// `serving`, `draining`, `maintenance` or `removed`.
+    pub(crate) duty: String,
+    /// How long maintenance lasts.
+    #[serde(default)]
+    pub(crate) hours: Option<f64>,
+    /// Removes what is not drained, too.
+    #[serde(default)]
+    pub(crate) force: bool,
+}
+
+/// `POST /api/v1/repair`: what is left out stays as it is.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tune {
+    /// Nothing is copied, moved or trimmed.
+    pub(crate) paused: Option<bool>,
+    /// Goes on although most volumes are gone.
+    pub(crate) forced: Option<bool>,
+    /// 0: what clients leave.
+    pub(crate) limit_bytes_per_s: Option<u64>,
+    /// Full volumes give nothing to empty ones.
+    pub(crate) balance_off: Option<bool>,
+}
+
+/// `POST /api/v1/scrub`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Scrub {
+    /// Ids; none: all that are connected.
+    #[serde(default)]
+    pub(crate) volumes: Vec<String>,
+    /// `start` or `pause`.
+    pub(crate) order: String,
+}
+
+/// An order was obeyed.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Done {
+    /// Volumes that were named by it.
+    pub(crate) volumes: u64,
+}
+
+/// `POST /api/v1/replication`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Replicate {
+    /// A file or folder.
+    pub(crate) path: String,
+    /// Whether a folder is meant with all that is in it.
+    #[serde(default)]
+    pub(crate) recursive: bool,
+    /// 1 to 8.
+    pub(crate) replication: u8,
+}
+
+/// So many files are to have another number of replicas.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Replicated {
+    /// Files.
+    pub(crate) files: u64,
+}
+
+/// `GET /api/v1/blockmap`.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct MapOfBlocks {
+    blocks: u64,
+    at_unix_ms: u64,
+    cells: Vec<MapCell>,
+}
+
+/// A run of blocks.
+#[derive(Serialize, ToSchema)]
+struct MapCell {
+    /// The id of the first.
+    from: String,
+    /// The id of the last.
+    to: String,
+    count: u64,
+    /// Without a replica that can be read.
+    lost: u64,
+    one_left: u64,
+    under: u64,
+    damaged: u64,
+    misplaced: u64,
+    /// When the one that was longest without it was last verified or written; 0: never.
+    verified_unix_ms: u64,
+    /// How often rights to read the file of the most wanted one were given in the last minutes.
+    heat: u32,
+}
+
+impl MapOfBlocks {
+    /// What was seen at a time.
+    pub(crate) fn new(map: BlockMap, at_unix_ms: u64) -> Self {
+        let cell = |cell: Cell| MapCell {
+            from: cell.from.to_string(),
+            to: cell.to.to_string(),
+            count: cell.blocks,
+            lost: cell.missing,
+            one_left: cell.one_left,
+            under: cell.under,
+            damaged: cell.damaged,
+            misplaced: cell.misplaced,
+            verified_unix_ms: cell.verified_unix_ms,
+            heat: cell.reads,
+        };
+        Self {
+            blocks: map.blocks,
+            at_unix_ms,
+            cells: map.cells.into_iter().map(cell).collect(),
+        }
+    }
+}
+
+/// `GET /api/v1/blocks`.
+#[derive(Serialize, ToSchema, Default)]
+pub(crate) struct BlockRun {
+    blocks: Vec<PlacedBlock>,
+    more: bool,
+}
+
+/// A block and the file that has it now; none where none does.
+#[derive(Serialize, ToSchema)]
+struct PlacedBlock {
+    #[serde(flatten)]
+    block: Block,
+    path: String,
+}
+
+impl From<Rows<(BlockInfo, String)>> for BlockRun {
+    fn from(rows: Rows<(BlockInfo, String)>) -> Self {
+        let placed = |(block, path): (BlockInfo, String)| PlacedBlock {
+            block: block.into(),
+            path,
+        };
+        Self {
+            blocks: rows.rows.into_iter().map(placed).collect(),
+            more: rows.more,
+        }
+    }
+}
+
+/// `GET /api/v1/whatif`.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct WhatIfAnswer {
+    /// Volumes that would be lost.
+    volumes: u64,
+    /// Replicas on them that count.
+    replicas: u64,
+    lose_copy: Doomed,
+    lost: Doomed,
+    at_risk_now: AtRisk,
+    /// Bytes that the others have room for.
+    room_bytes: u64,
+    /// Bytes that repair would have to copy.
+    needed_bytes: u64,
+}
+
+/// Blocks of one fate.
+#[derive(Serialize, ToSchema)]
+struct Doomed {
+    blocks: u64,
+    bytes: u64,
+    files: u64,
+    /// Whether there are more files than were counted.
+    more_files: bool,
+    first: Vec<DoomedFile>,
+}
+
+/// A file with so many blocks of that fate; no path for one that is being uploaded or was replaced.
+#[derive(Serialize, ToSchema)]
+struct DoomedFile {
+    path: String,
+    blocks: u64,
+}
+
+/// Blocks that lack replicas as it is.
+#[derive(Serialize, ToSchema)]
+struct AtRisk {
+    blocks: u64,
+}
+
+impl From<Fate> for Doomed {
+    fn from(fate: Fate) -> Self {
+        let first = fate.named.into_iter();
+        Self {
+            blocks: fate.blocks,
+            bytes: fate.bytes,
+            files: fate.files,
+            more_files: fate.more_files,
+            first: first.map(|(path, blocks)| DoomedFile { path, blocks }).collect(),
+        }
+    }
+}
+
+impl WhatIfAnswer {
+    /// What the loss of `volumes` volumes would mean.
+    pub(crate) fn new(volumes: u64, found: WhatIf) -> Self {
+        Self {
+            volumes,
+            replicas: found.replicas,
+            lose_copy: found.lose_copy.into(),
+            lost: found.lost.into(),
+            at_risk_now: AtRisk {
+                blocks: found.at_risk_blocks,
+            },
+            room_bytes: found.room_bytes,
+            needed_bytes: found.needed_bytes,
         }
     }
 }

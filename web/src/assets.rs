@@ -1,121 +1,205 @@
-//! The page's own files, embedded in the binary.
+//! The page's own files: embedded in the binary, compressed once, under an address that changes with them.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
-use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Method, StatusCode};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use hyper::StatusCode;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use rust_embed::RustEmbed;
+use sha2::{Digest as _, Sha256};
 
 use crate::conditions::{Verdict, judge};
-use crate::respond::{Answered, Body, respond};
+use crate::respond::{Answered, Body, header_text, respond};
+
+/// What `index.html` says where the digest of all files belongs.
+const PLACE: &str = "/assets/@/";
+
+#[derive(RustEmbed)]
+#[folder = "assets/"]
+struct Files;
 
 struct Asset {
-    name: &'static str,
-    content_type: &'static str,
-    data: &'static [u8],
+    content_type: String,
+    plain: Bytes,
+    /// Where it is shorter.
+    gzip: Option<Bytes>,
 }
 
-macro_rules! assets {
-    ($($name:literal: $content_type:literal),* $(,)?) => {
-        &[$(Asset {
-            name: $name,
-            content_type: $content_type,
-            data: include_bytes!(concat!("../assets/", $name)),
-        }),*]
-    };
+struct Assets {
+    /// Of all files: modules name each other, so they change together.
+    digest: String,
+    index: Asset,
+    files: BTreeMap<Cow<'static, str>, Asset>,
 }
 
-const ASSETS: &[Asset] = assets![
-    "index.html": "text/html; charset=utf-8",
-    "style.css": "text/css; charset=utf-8",
-    "icon.svg": "image/svg+xml",
-    "folder.svg": "image/svg+xml",
-    "page.svg": "image/svg+xml",
-    "app.js": "text/javascript; charset=utf-8",
-    "api.js": "text/javascript; charset=utf-8",
-    "dom.js": "text/javascript; charset=utf-8",
-    "format.js": "text/javascript; charset=utf-8",
-    "overview.js": "text/javascript; charset=utf-8",
-    "server.js": "text/javascript; charset=utf-8",
-    "volume.js": "text/javascript; charset=utf-8",
-    "folder.js": "text/javascript; charset=utf-8",
-    "file.js": "text/javascript; charset=utf-8",
-    "upload.js": "text/javascript; charset=utf-8",
-];
-
-/// The file `name` of the page; `None` where there is none of that name.
-pub(crate) fn asset(name: &str, headers: &HeaderMap) -> Option<Answered> {
-    let asset = ASSETS.iter().find(|asset| asset.name == name)?;
-    let tag = format!("\"{:016x}\"", fnv1a(asset.data));
-    let known = judge(headers, Some(&tag), true) == Verdict::NotModified;
-    let mut response = if known {
-        respond(StatusCode::NOT_MODIFIED, asset.content_type, Body::empty())
-    } else {
-        let data = Bytes::from_static(asset.data);
-        respond(StatusCode::OK, asset.content_type, Body::Whole(Some(data)))
-    };
-    let headers = response.headers_mut();
-    // Asked for each time, answered by 304 until the binary changes.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        headers.insert(header::ETAG, tag);
+static ASSETS: LazyLock<Assets> = LazyLock::new(|| {
+    let mut names: Vec<_> = Files::iter().collect();
+    names.sort_unstable();
+    let (mut files, mut hash) = (BTreeMap::new(), Sha256::new());
+    for name in names {
+        let Some(file) = Files::get(&name) else { continue };
+        hash.update((name.len() as u64).to_be_bytes());
+        hash.update(name.as_bytes());
+        hash.update((file.data.len() as u64).to_be_bytes());
+        hash.update(&file.data);
+        let asset = Asset::new(&name, file.data.into_owned());
+        files.insert(name, asset);
     }
-    Some(response)
+    let digest: String = hash.finalize()[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let index = files
+        .remove("index.html")
+        .map_or_else(Bytes::new, |index| index.plain);
+    let index = String::from_utf8_lossy(&index).replace(PLACE, &format!("/assets/{digest}/"));
+    Assets {
+        index: Asset::new("index.html", index.into_bytes()),
+        digest,
+        files,
+    }
+});
+
+impl Asset {
+    fn new(name: &str, data: Vec<u8>) -> Self {
+        let content_type = match mime_guess::from_path(name).first() {
+            Some(mime) if mime.type_() == mime_guess::mime::TEXT => format!("{mime}; charset=utf-8"),
+            Some(mime) => mime.to_string(),
+            None => "text/plain; charset=utf-8".to_owned(),
+        };
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        let gzip = encoder.write_all(&data).and_then(|()| encoder.finish()).ok();
+        Self {
+            content_type,
+            gzip: gzip.filter(|gzip| gzip.len() < data.len()).map(Bytes::from),
+            plain: data.into(),
+        }
+    }
+
+    fn answer(&self, asked: &HeaderMap, tag: &str, caching: &'static str) -> Answered {
+        let encodings = header_text(asked, header::ACCEPT_ENCODING).unwrap_or_default();
+        let takes_gzip = encodings.split(',').any(|encoding| {
+            encoding
+                .split(';')
+                .next()
+                .is_some_and(|name| name.trim() == "gzip")
+        });
+        let gzip = self.gzip.as_ref().filter(|_| takes_gzip);
+        let mut response = if judge(asked, Some(tag), true) == Verdict::NotModified {
+            respond(StatusCode::NOT_MODIFIED, &self.content_type, Body::empty())
+        } else {
+            let data = gzip.unwrap_or(&self.plain).clone();
+            respond(StatusCode::OK, &self.content_type, Body::Whole(Some(data)))
+        };
+        let mut set = |name: HeaderName, value: &str| {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                response.headers_mut().insert(name, value);
+            }
+        };
+        if gzip.is_some() {
+            set(header::CONTENT_ENCODING, "gzip");
+        }
+        set(header::VARY, "accept-encoding");
+        set(header::ETAG, tag);
+        set(header::CACHE_CONTROL, caching);
+        response
+    }
 }
 
-/// Whether a method may ask for a file of the page.
-pub(crate) fn readable(method: &Method) -> bool {
-    method == Method::GET || method == Method::HEAD
+/// The page itself: asked for each time, answered by 304 until the binary changes.
+pub(crate) fn index(asked: &HeaderMap) -> Answered {
+    let tag = format!("\"{}\"", ASSETS.digest);
+    ASSETS.index.answer(asked, &tag, "no-cache")
 }
 
-/// FNV-1a: tells versions of a file apart, nothing more.
-fn fnv1a(data: &[u8]) -> u64 {
-    data.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+/// The file `name` under the digest that the page was made with; `None` where there is none, or it has changed.
+pub(crate) fn asset(digest: &str, name: &str, asked: &HeaderMap) -> Option<Answered> {
+    if digest != ASSETS.digest {
+        return None;
+    }
+    let asset = ASSETS.files.get(name)?;
+    let tag = format!("\"{digest}\"");
+    Some(asset.answer(asked, &tag, "public, max-age=31536000, immutable"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What all files together may weigh on their way, bytes.
+    const GZIP_BYTES_MAX: usize = 120_000;
+
+    fn text(asset: &Asset) -> &str {
+        std::str::from_utf8(&asset.plain).unwrap()
+    }
+
     #[test]
-    fn scripts_load_only_what_there_is() {
-        for asset in ASSETS {
-            let text = std::str::from_utf8(asset.data).unwrap();
-            for (_, rest) in text
-                .match_indices("from \"./")
-                .map(|(at, found)| (at, &text[at + found.len()..]))
-            {
-                let name = rest.split('"').next().unwrap();
-                assert!(
-                    ASSETS.iter().any(|other| other.name == name),
-                    "{} loads {name}",
-                    asset.name
-                );
-            }
-            for (at, found) in text.match_indices("\"/assets/") {
-                let name = text[at + found.len()..].split('"').next().unwrap();
-                assert!(
-                    ASSETS.iter().any(|other| other.name == name),
-                    "{} names {name}",
-                    asset.name
-                );
+    fn modules_import_only_what_there_is() {
+        for (name, asset) in ASSETS.files.iter().filter(|(name, _)| name.ends_with(".js")) {
+            let (folder, _) = name.rsplit_once('/').unwrap_or(("", name));
+            for quote in [
+                "from \"",
+                "from '",
+                "import \"",
+                "import '",
+                "import(\"",
+                "from\"",
+            ] {
+                for (at, _) in text(asset).match_indices(quote) {
+                    let rest = &text(asset)[at + quote.len()..];
+                    let path = rest.split(['"', '\'']).next().unwrap();
+                    if !path.starts_with('.') {
+                        // A word of a sentence, or a package: which no browser finds.
+                        assert!(!path.ends_with(".js"), "{name} imports {path}");
+                        continue;
+                    }
+                    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+                    for part in path.split('/') {
+                        match part {
+                            "." => {}
+                            ".." => drop(parts.pop()),
+                            part => parts.push(part),
+                        }
+                    }
+                    let wanted = parts.join("/");
+                    assert!(
+                        ASSETS.files.contains_key(wanted.as_str()),
+                        "{name} imports {wanted}"
+                    );
+                }
             }
         }
     }
 
     #[test]
-    fn no_script_writes_markup() {
-        for asset in ASSETS.iter().filter(|asset| asset.name.ends_with(".js")) {
-            let text = std::str::from_utf8(asset.data).unwrap();
-            for forbidden in [
-                "innerHTML",
-                "outerHTML",
-                "insertAdjacentHTML",
-                "document.write",
-                "eval(",
-            ] {
-                assert!(!text.contains(forbidden), "{} uses {forbidden}", asset.name);
-            }
+    fn the_index_names_what_there_is() {
+        let index = text(&ASSETS.index);
+        let begin = format!("/assets/{}/", ASSETS.digest);
+        let named: Vec<&str> = index
+            .match_indices(&begin)
+            .map(|(at, _)| index[at + begin.len()..].split('"').next().unwrap())
+            .collect();
+        assert!(named.len() >= 2, "{index}");
+        for name in named {
+            assert!(ASSETS.files.contains_key(name), "{name}");
         }
+        assert!(
+            !index.contains("<script>") && !index.contains(" style="),
+            "the policy forbids both"
+        );
+    }
+
+    #[test]
+    fn all_files_together_are_light() {
+        let files = ASSETS.files.iter().filter(|(name, _)| !name.contains("LICENSE"));
+        let bytes: usize = files
+            .map(|(_, asset)| asset.gzip.as_ref().unwrap_or(&asset.plain).len())
+            .sum();
+        assert!(bytes < GZIP_BYTES_MAX, "{bytes} bytes");
     }
 }

@@ -1,10 +1,17 @@
 //! What the page needs of a cluster, as one small trait; it knows neither HTTP nor where answers come from.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 
+use blockyard_nameserver::UploadSoFar;
+use blockyard_nameserver::survey::{BlockMap, WhatIf};
 use blockyard_wire::Result;
-use blockyard_wire::types::{BlockId, BlockInfo, ClusterStatus, FileInfo, HeldBlock, VolumeId};
+use blockyard_wire::types::{
+    AddedBlock, BlockId, BlockInfo, ClusterStatus, Duty, FileInfo, HeldBlock, Lease, ScrubOrder, Trashed,
+    Tuning, VolumeId,
+};
 
 use crate::pipe::BodyReader;
 
@@ -42,6 +49,8 @@ pub struct Upload {
     pub content_type: String,
     /// Bytes to come, where declared.
     pub length_bytes: Option<u64>,
+    /// Replicas wanted of each block; 0 takes the cluster's default.
+    pub replication: u8,
 }
 
 /// A file that has been stored.
@@ -82,6 +91,12 @@ pub trait Backend {
     /// `Gone` once the version is no longer kept.
     fn blocks(&self, version: u64, from: u32, max: u32) -> Result<Vec<BlockInfo>>;
 
+    /// Everything below a folder, behind the path `after` (told from the folder on), in the order of paths.
+    ///
+    /// # Errors
+    /// As [`Backend::list`].
+    fn list_below(&self, path: &str, after: &str, limit: u32) -> Result<Rows<FileInfo>>;
+
     /// Entries of a folder whose names begin with `prefix`, behind the name `after`, in the order of names.
     ///
     /// # Errors
@@ -93,6 +108,27 @@ pub trait Backend {
     /// # Errors
     /// `NotFound` for an unknown volume.
     fn held(&self, volume: VolumeId, after: BlockId, limit: u32) -> Result<Rows<HeldBlock>>;
+
+    /// Blocks of a range of ids with the paths of their files, at most `limit`.
+    fn blocks_in(&self, range: RangeInclusive<BlockId>, limit: u32) -> Rows<(BlockInfo, String)>;
+
+    /// The blocks of a range from afar.
+    fn block_map(&self, range: RangeInclusive<BlockId>, cells_max: usize) -> Answer<BlockMap>;
+
+    /// What it would mean if these volumes were lost. `NotFound` for one that has never joined.
+    fn what_if(&self, lost: Vec<VolumeId>) -> Answer<WhatIf>;
+
+    /// Entries of the trash behind `after`.
+    fn trash(&self, after: u64, limit: u32) -> Rows<Trashed>;
+
+    /// The entry of the trash that came last from `path`; `None` where it is not among the last ones.
+    fn newest_in_trash(&self, path: &str) -> Option<u64>;
+
+    /// An upload in progress, as far as it has come.
+    ///
+    /// # Errors
+    /// `Denied` when no such upload is open.
+    fn upload_so_far(&self, lease: u64) -> Result<UploadSoFar>;
 
     /// One block.
     ///
@@ -114,4 +150,37 @@ pub trait Backend {
 
     /// Removes a file, or a folder: with all that is in it only if `recursive`.
     fn remove(&self, path: &str, recursive: bool) -> Answer<Removed>;
+
+    /// Takes an entry of the trash back: to where it was, or to `to`.
+    fn restore(&self, entry: u64, to: Option<String>) -> Answer<FileInfo>;
+
+    /// Removes entries of the trash for good; all without `entry`.
+    fn empty_trash(&self, entry: Option<u64>) -> Answer<Removed>;
+
+    /// Sets how many replicas are wanted of a file, or of all below a folder. So many files were changed.
+    fn set_replication(&self, path: &str, recursive: bool, replication: u8) -> Answer<u64>;
+
+    /// Gives an operator's word on volumes; `force` removes what is not drained.
+    fn assign(&self, volumes: Vec<VolumeId>, duty: Duty, force: bool) -> Answer<()>;
+
+    /// Sets how repair and balance work.
+    fn tune(&self, tuning: Tuning) -> Answer<()>;
+
+    /// Starts or pauses the scrubs of volumes; all without any.
+    fn scrub(&self, volumes: Vec<VolumeId>, order: ScrubOrder) -> Answer<()>;
+
+    /// Opens an upload whose blocks come one by one.
+    fn open_upload(&self, upload: Upload) -> Answer<Lease>;
+
+    /// Stores one block of it.
+    fn upload_block(&self, lease: Lease, index: u32, data: Bytes) -> Answer<AddedBlock>;
+
+    /// Keeps it open.
+    fn renew_upload(&self, lease: u64) -> Answer<()>;
+
+    /// Publishes what `blocks` blocks of together `length_bytes` and `crc32c` make.
+    fn commit_upload(&self, lease: Lease, blocks: u32, length_bytes: u64, crc32c: u32) -> Answer<Uploaded>;
+
+    /// Gives it up.
+    fn abandon_upload(&self, lease: u64) -> Answer<()>;
 }

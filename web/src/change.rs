@@ -1,6 +1,5 @@
 //! The calls that change the namespace: remove, new folder, rename.
 
-use http_body_util::{BodyExt as _, Limited};
 use hyper::StatusCode;
 use hyper::header::{self, HeaderMap};
 
@@ -9,14 +8,12 @@ use blockyard_wire::{Problem, ProblemKind, Result};
 use crate::api::{File, Gone, Rename};
 use crate::conditions::{self, Verdict, etag};
 use crate::content::precondition_failed;
-use crate::respond::{Answered, header_text, json};
+use crate::respond::{Answered, json};
 use crate::routes::{Asked, Page};
-use crate::target::Query;
+use crate::target::{Query, read_json};
 
-/// Bytes of a JSON body at the most: two paths and some.
-const JSON_BYTES_MAX: usize = 64 << 10;
-
-/// Removes the file or folder at `path`; a folder with its contents only with `?recursive`.
+/// Moves the file or folder at `path` into the trash; a folder with its contents only with `?recursive`.
+#[utoipa::path(delete, path = "/api/v1/content/{path}", tag = "files", params(("path" = String, Path), ("recursive" = Option<bool>, Query)), responses((status = 200, body = Gone)))]
 pub(crate) async fn remove(page: &Page, path: &str, query: &Query, headers: &HeaderMap) -> Result<Answered> {
     let recursive = query.switch("recursive")?;
     if headers.contains_key(header::IF_MATCH) || headers.contains_key(header::IF_NONE_MATCH) {
@@ -26,10 +23,12 @@ pub(crate) async fn remove(page: &Page, path: &str, query: &Query, headers: &Hea
         }
     }
     let removed = page.backend.remove(path, recursive).await?;
-    Ok(json(StatusCode::OK, &Gone::from(removed)))
+    let entry = page.backend.newest_in_trash(path);
+    Ok(json(StatusCode::OK, &Gone::into_trash(removed, entry)))
 }
 
 /// Makes the folder `path`, with its missing parents.
+#[utoipa::path(post, path = "/api/v1/folders/{path}", tag = "files", params(("path" = String, Path)), responses((status = 201, body = File)))]
 pub(crate) async fn make_folder(page: &Page, path: &str) -> Result<Answered> {
     match page.backend.lookup(path, 0, 0) {
         Ok(_) => {
@@ -45,21 +44,10 @@ pub(crate) async fn make_folder(page: &Page, path: &str) -> Result<Answered> {
     Ok(json(StatusCode::CREATED, &File::from(folder)))
 }
 
-/// `{"from": …, "to": …, "overwrite": false}`: gives a file or folder another name.
+/// Gives a file or folder another name.
+#[utoipa::path(post, path = "/api/v1/rename", tag = "files", request_body = Rename, responses((status = 200, body = File)))]
 pub(crate) async fn rename(page: &Page, asked: Asked) -> Result<Answered> {
-    let given = header_text(asked.headers(), header::CONTENT_TYPE).unwrap_or_default();
-    let essence = given.split(';').next().unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case("application/json") {
-        return Err(Problem::invalid("send JSON, with Content-Type: application/json"));
-    }
-    let body = Limited::new(asked.into_body(), JSON_BYTES_MAX).collect();
-    let body = tokio::time::timeout(page.body_timeout, body)
-        .await
-        .map_err(|_| Problem::invalid("the sender has fallen silent"))?
-        .map_err(|error| Problem::invalid(format!("the body can't be read: {error}")))?
-        .to_bytes();
-    let wanted: Rename = serde_json::from_slice(&body)
-        .map_err(|error| Problem::invalid(format!("not the JSON that is expected: {error}")))?;
+    let wanted: Rename = read_json(page, asked).await?;
     page.backend
         .rename(&wanted.from, &wanted.to, wanted.overwrite)
         .await?;

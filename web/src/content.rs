@@ -26,7 +26,19 @@ const BLOCKS_AHEAD: usize = 3;
 const BLOCKS_PAGE: u32 = 32;
 
 /// What is stored may be anything, a page with scripts too: it gets no rights of this origin.
-const CONTENT_POLICY: &str = "sandbox; default-src 'none'";
+pub(crate) const CONTENT_POLICY: &str = "sandbox; default-src 'none'";
+
+/// Types that are text, though they don't say so.
+const TEXT_TYPES: [&str; 8] = [
+    "application/json",
+    "application/xml",
+    "application/javascript",
+    "application/toml",
+    "application/x-sh",
+    "application/x-yaml",
+    "application/yaml",
+    "application/sql",
+];
 
 /// What RFC 8187 lets stand unescaped in a file name.
 const FILE_NAME: &AsciiSet = &NON_ALPHANUMERIC
@@ -35,8 +47,24 @@ const FILE_NAME: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// A file, or the range of it that was asked for.
-pub(crate) async fn file(page: &Page, path: &str, headers: &HeaderMap, head: bool) -> Result<Answered> {
+/// How a browser is to take a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Taken {
+    /// As a download.
+    Kept,
+    /// In the page: only what can't do anything there.
+    Shown,
+}
+
+/// A file, or the range of it that was asked for. `?preview` shows text and images instead of keeping them.
+#[utoipa::path(get, path = "/api/v1/content/{path}", tag = "files", params(("path" = String, Path), ("preview" = Option<bool>, Query)), responses((status = 200, content_type = "application/octet-stream"), (status = 206), (status = 304), (status = 416)))]
+pub(crate) async fn file(
+    page: &Page,
+    path: &str,
+    headers: &HeaderMap,
+    taken: Taken,
+    head: bool,
+) -> Result<Answered> {
     let (file, _) = page.backend.lookup(path, 0, 0)?;
     if file.directory {
         return Err(Problem::invalid(format!(
@@ -45,7 +73,10 @@ pub(crate) async fn file(page: &Page, path: &str, headers: &HeaderMap, head: boo
         )));
     }
     let tag = etag(&file);
-    let content_type = content_type(&file);
+    let content_type = match taken {
+        Taken::Kept => content_type(&file),
+        Taken::Shown => shown_type(&file)?,
+    };
     let mut response = match conditions::judge(headers, Some(&tag), true) {
         Verdict::NotModified => respond(StatusCode::NOT_MODIFIED, &content_type, Body::empty()),
         Verdict::Failed => return Ok(precondition_failed(&file.path)),
@@ -70,7 +101,13 @@ pub(crate) async fn file(page: &Page, path: &str, headers: &HeaderMap, head: boo
     insert(
         &mut response,
         header::CONTENT_DISPOSITION,
-        &disposition(&file.name),
+        &disposition(
+            &file.name,
+            match taken {
+                Taken::Kept => "attachment",
+                Taken::Shown => "inline",
+            },
+        ),
     );
     // May be kept, must be asked for again: the tag tells.
     insert(&mut response, header::CACHE_CONTROL, "private, no-cache");
@@ -78,6 +115,7 @@ pub(crate) async fn file(page: &Page, path: &str, headers: &HeaderMap, head: boo
 }
 
 /// One block.
+#[utoipa::path(get, path = "/api/v1/blocks/{id}", tag = "files", params(("id" = String, Path)), responses((status = 200, content_type = "application/octet-stream")))]
 pub(crate) async fn block(page: &Page, id: &str, headers: &HeaderMap, head: bool) -> Result<Answered> {
     let id = block_id(id)?;
     let located = page.backend.locate(id)?;
@@ -110,7 +148,11 @@ pub(crate) async fn block(page: &Page, id: &str, headers: &HeaderMap, head: bool
     let name = format!("{id}.block");
     insert(&mut response, header::ETAG, &tag);
     insert(&mut response, header::CONTENT_SECURITY_POLICY, CONTENT_POLICY);
-    insert(&mut response, header::CONTENT_DISPOSITION, &disposition(&name));
+    insert(
+        &mut response,
+        header::CONTENT_DISPOSITION,
+        &disposition(&name, "attachment"),
+    );
     Ok(response)
 }
 
@@ -139,22 +181,7 @@ async fn body(page: &Page, file: &FileInfo, range: Range<u64>, head: bool) -> Re
         return Ok(Body::Stream(Box::pin(stream::empty()), length));
     }
     let permit = page.download_turn().await?;
-    let backend = page.backend.clone();
-    let mut pieces = Box::pin(
-        cuts(backend.clone(), file, range)
-            .map_ok(move |(block, cut)| {
-                let read = backend.read_block(block);
-                async move {
-                    let data = read.await?;
-                    if data.len() < cut.end {
-                        let short = "a block is shorter than it should be";
-                        return Err(Problem::new(ProblemKind::Corrupt, short));
-                    }
-                    Ok(data.slice(cut))
-                }
-            })
-            .try_buffered(BLOCKS_AHEAD),
-    );
+    let mut pieces = Box::pin(pieces_of(page.backend.clone(), file, range));
     let first = pieces.try_next().await?;
     let first = stream::iter(first.map(Ok));
     let pieces = first.chain(pieces).map(move |piece: Result<Bytes>| {
@@ -165,6 +192,27 @@ async fn body(page: &Page, file: &FileInfo, range: Range<u64>, head: bool) -> Re
         })
     });
     Ok(Body::Stream(Box::pin(pieces), length))
+}
+
+/// The bytes of `range`, a few blocks ahead of whoever takes them.
+pub(crate) fn pieces_of(
+    backend: Rc<dyn Backend>,
+    file: &FileInfo,
+    range: Range<u64>,
+) -> impl Stream<Item = Result<Bytes>> + use<> {
+    cuts(backend.clone(), file, range)
+        .map_ok(move |(block, cut)| {
+            let read = backend.read_block(block);
+            async move {
+                let data = read.await?;
+                if data.len() < cut.end {
+                    let short = "a block is shorter than it should be";
+                    return Err(Problem::new(ProblemKind::Corrupt, short));
+                }
+                Ok(data.slice(cut))
+            }
+        })
+        .try_buffered(BLOCKS_AHEAD)
 }
 
 /// The blocks of `file` that `range` touches, each with the bytes of it that are wanted.
@@ -231,8 +279,32 @@ fn content_type(file: &FileInfo) -> String {
         .to_string()
 }
 
-/// `attachment` under the file's own name (RFC 6266): in ASCII for old programs, in UTF-8 for all others.
-fn disposition(name: &str) -> String {
+/// The type that a preview is given: an image stays one, text of any kind is plain text, nothing else is shown.
+fn shown_type(file: &FileInfo) -> Result<String> {
+    let given = content_type(file);
+    let essence = given
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    let image = essence.starts_with("image/");
+    let text = essence.starts_with("text/")
+        || essence.ends_with("+json")
+        || essence.ends_with("+xml")
+        || TEXT_TYPES.contains(&essence.as_str());
+    match (image, text) {
+        (true, _) => Ok(essence),
+        (_, true) => Ok("text/plain; charset=utf-8".to_owned()),
+        _ => Err(Problem::invalid(format!(
+            "{} is {essence}: only text and images can be shown",
+            file.path
+        ))),
+    }
+}
+
+/// `attachment` or `inline` under the file's own name (RFC 6266): in ASCII for old programs, in UTF-8 for all others.
+pub(crate) fn disposition(name: &str, kind: &str) -> String {
     let plain: String = name
         .chars()
         .map(|c| {
@@ -244,7 +316,7 @@ fn disposition(name: &str) -> String {
         })
         .collect();
     let exact = utf8_percent_encode(name, FILE_NAME);
-    format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{exact}")
+    format!("{kind}; filename=\"{plain}\"; filename*=UTF-8''{exact}")
 }
 
 fn insert(response: &mut Response<Body>, name: header::HeaderName, value: &str) {
@@ -260,11 +332,11 @@ mod tests {
     #[test]
     fn names_in_headers() {
         assert_eq!(
-            disposition("a b.txt"),
+            disposition("a b.txt", "attachment"),
             "attachment; filename=\"a b.txt\"; filename*=UTF-8''a%20b.txt"
         );
         assert_eq!(
-            disposition("é\"\r\n.txt"),
+            disposition("é\"\r\n.txt", "attachment"),
             "attachment; filename=\"____.txt\"; filename*=UTF-8''%C3%A9%22%0D%0A.txt"
         );
     }

@@ -1,8 +1,9 @@
 //! The cluster's health in one sentence, with the reasons it rests on: a pure function of the status.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use blockyard_wire::types::{ClusterStatus, Liveness, VolumeState};
+use blockyard_wire::types::{ClusterStatus, Duty, Liveness, VolumeState, VolumeStatus};
 
 /// How bad it is, mildest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -16,21 +17,65 @@ pub(crate) enum Level {
     Critical,
 }
 
+/// What something is about.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+pub(crate) struct Subject {
+    /// `server`, `volume` or `cluster`.
+    kind: &'static str,
+    /// An address, or an id.
+    id: String,
+    /// For people.
+    name: String,
+}
+
+impl Subject {
+    /// The whole cluster.
+    pub(crate) fn cluster() -> Self {
+        Self {
+            kind: "cluster",
+            id: String::new(),
+            name: String::new(),
+        }
+    }
+
+    /// A dataserver.
+    pub(crate) fn server(address: &str) -> Self {
+        Self {
+            kind: "server",
+            id: address.to_owned(),
+            name: address.to_owned(),
+        }
+    }
+
+    /// A volume.
+    pub(crate) fn volume(volume: &VolumeStatus) -> Self {
+        Self {
+            kind: "volume",
+            id: volume.report.id.to_string(),
+            name: volume.report.directory.clone(),
+        }
+    }
+}
+
 /// One thing that is not as wanted.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub(crate) struct Reason {
+    #[schema(value_type = String)]
     level: Level,
     /// Names the reason for programs.
     code: &'static str,
     count: u64,
     /// For people.
     text: String,
+    /// The evidence, as far as it has a name; the first few.
+    subjects: Vec<Subject>,
 }
 
 /// The verdict.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub(crate) struct Health {
     /// The worst of the reasons.
+    #[schema(value_type = String)]
     pub(crate) level: Level,
     /// For people.
     pub(crate) sentence: String,
@@ -38,39 +83,53 @@ pub(crate) struct Health {
     reasons: Vec<Reason>,
 }
 
+/// Subjects that a reason names.
+const SUBJECTS_MAX: usize = 8;
+
 /// Judges what the nameserver sees.
 pub(crate) fn judge(status: &ClusterStatus) -> Health {
     let mut reasons = Vec::new();
-    let mut add = |level, code, count: u64, text: String| {
+    let mut add = |level, code, count: u64, subjects: Vec<Subject>, text: String| {
         if count > 0 {
             reasons.push(Reason {
                 level,
                 code,
                 count,
                 text,
+                subjects,
             });
         }
     };
-    let volumes = || status.servers.iter().flat_map(|server| &server.volumes);
-    let count = |state| {
-        volumes()
-            .filter(|v| v.liveness == Liveness::Alive && v.report.state == state)
-            .count() as u64
-    };
     let servers = |liveness| {
-        let of = status.servers.iter().filter(|server| server.liveness == liveness);
-        of.count() as u64
+        let of = status.servers.iter().filter(move |server| {
+            let wanted = server.volumes.iter().any(|volume| volume.duty != Duty::Removed);
+            server.liveness == liveness && (wanted || server.volumes.is_empty())
+        });
+        let subjects = of.clone().map(|server| Subject::server(&server.address));
+        (of.count() as u64, subjects.take(SUBJECTS_MAX).collect())
     };
-    let (serving, full, failed) = (
-        count(VolumeState::Serving),
-        count(VolumeState::Full),
-        count(VolumeState::Failed),
-    );
+    let volumes = |is: &dyn Fn(&VolumeStatus) -> bool| {
+        let all = status.servers.iter().flat_map(|server| &server.volumes);
+        let of: Vec<_> = all
+            .filter(|volume| volume.duty != Duty::Removed && is(volume))
+            .collect();
+        let subjects = of.iter().take(SUBJECTS_MAX).map(|volume| Subject::volume(volume));
+        (of.len() as u64, subjects.collect::<Vec<_>>())
+    };
+    let in_state = |state| {
+        volumes(&move |volume: &VolumeStatus| {
+            volume.liveness == Liveness::Alive && volume.report.state == state
+        })
+    };
+    let (serving, _) = in_state(VolumeState::Serving);
+    let (full, full_ones) = in_state(VolumeState::Full);
+    let (failed, failed_ones) = in_state(VolumeState::Failed);
 
     add(
         Level::Critical,
         "read_only",
         u64::from(!status.read_only.is_empty()),
+        vec![Subject::cluster()],
         "nothing can be changed on the nameserver".into(),
     );
     let missing = status.missing_blocks;
@@ -78,6 +137,7 @@ pub(crate) fn judge(status: &ClusterStatus) -> Health {
         Level::Critical,
         "missing_blocks",
         missing,
+        Vec::new(),
         format!("{} no readable replica", have(missing, "block")),
     );
     if status.servers.is_empty() {
@@ -85,6 +145,7 @@ pub(crate) fn judge(status: &ClusterStatus) -> Health {
             Level::Critical,
             "no_servers",
             1,
+            Vec::new(),
             "no dataserver has joined yet".into(),
         );
     } else if serving == 0 && full > 0 {
@@ -92,29 +153,39 @@ pub(crate) fn judge(status: &ClusterStatus) -> Health {
             Level::Critical,
             "all_full",
             full,
+            full_ones.clone(),
             "no volume has room for new blocks".into(),
         );
     } else if serving == 0 {
-        add(Level::Critical, "none_serving", 1, "no volume is serving".into());
+        add(
+            Level::Critical,
+            "none_serving",
+            1,
+            Vec::new(),
+            "no volume is serving".into(),
+        );
     }
-    let dead = servers(Liveness::Dead);
+    let (dead, subjects) = servers(Liveness::Dead);
     add(
         Level::Warning,
         "dead_servers",
         dead,
+        subjects,
         format!("{} lost", are(dead, "server")),
     );
-    let silent = servers(Liveness::Suspect);
+    let (silent, subjects) = servers(Liveness::Suspect);
     add(
         Level::Warning,
         "suspect_servers",
         silent,
+        subjects,
         format!("{} silent", are(silent, "server")),
     );
     add(
         Level::Warning,
         "failed_volumes",
         failed,
+        failed_ones,
         format!("{} failed", have(failed, "volume")),
     );
     if serving > 0 {
@@ -122,22 +193,45 @@ pub(crate) fn judge(status: &ClusterStatus) -> Health {
             Level::Warning,
             "full_volumes",
             full,
+            full_ones,
             format!("{} full", are(full, "volume")),
         );
     }
     let corrupt = status.corrupt_replicas;
+    let (_, subjects) = volumes(&|volume| volume.report.corrupt > 0);
     add(
         Level::Warning,
         "corrupt_replicas",
         corrupt,
+        subjects,
         format!("{} damaged", are(corrupt, "replica")),
+    );
+    let (images, subjects) = volumes(&|volume| !volume.suspicion.is_empty());
+    add(
+        Level::Warning,
+        "suspicious_volumes",
+        images,
+        subjects,
+        match images {
+            1 => "1 volume looks like a copy or an old image of itself".to_owned(),
+            _ => format!("{images} volumes look like copies or old images of themselves"),
+        },
     );
     let under = status.under_replicated_blocks;
     add(
         Level::Warning,
         "under_replicated_blocks",
         under,
+        Vec::new(),
         format!("{} fewer replicas than wanted", have(under, "block")),
+    );
+    let held = !status.repair.held.is_empty() && !status.safe_mode && status.read_only.is_empty();
+    add(
+        Level::Warning,
+        "repair_held",
+        u64::from(held),
+        Vec::new(),
+        "repair is held".into(),
     );
     let wanted = u64::from(status.cluster.replication);
     if serving > 0 && serving < wanted {
@@ -145,6 +239,7 @@ pub(crate) fn judge(status: &ClusterStatus) -> Health {
             Level::Warning,
             "few_volumes",
             serving,
+            Vec::new(),
             format!("only {serving} of the {wanted} volumes that a new block wants can take one"),
         );
     }
@@ -152,6 +247,7 @@ pub(crate) fn judge(status: &ClusterStatus) -> Health {
         Level::Warning,
         "safe_mode",
         u64::from(status.safe_mode),
+        Vec::new(),
         "the nameserver has just started and waits for its dataservers".into(),
     );
 
@@ -201,7 +297,7 @@ fn are(count: u64, thing: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use blockyard_wire::types::{ServerStatus, VolumeStatus};
+    use blockyard_wire::types::ServerStatus;
 
     use super::*;
 

@@ -1,14 +1,19 @@
 //! The page of a running cluster: looks through the nameserver's [`View`], moves bytes and changes names
 //! through a [`Client`], which works on a thread of its own.
 
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use blockyard_client::{Client, Options, UploadOptions};
-use blockyard_nameserver::View;
-use blockyard_wire::types::{BlockId, BlockInfo, ClusterStatus, FileInfo, HeldBlock, VolumeId};
+use blockyard_nameserver::survey::{BlockMap, WhatIf};
+use blockyard_nameserver::{UploadSoFar, View};
+use blockyard_wire::types::{
+    AddedBlock, BlockId, BlockInfo, ClusterStatus, Duty, FileInfo, HeldBlock, Lease, ScrubOrder, Trashed,
+    Tuning, VolumeId,
+};
 use blockyard_wire::{Problem, Result};
 
 use crate::backend::{Answer, Backend, Located, Removed, Rows, Upload, Uploaded};
@@ -82,6 +87,39 @@ impl Backend for Live {
         Ok(Rows { rows, more })
     }
 
+    fn list_below(&self, path: &str, after: &str, limit: u32) -> Result<Rows<FileInfo>> {
+        let (rows, more) = self.view.list(path, "", after, limit as usize, true)?;
+        Ok(Rows { rows, more })
+    }
+
+    fn blocks_in(&self, range: RangeInclusive<BlockId>, limit: u32) -> Rows<(BlockInfo, String)> {
+        let (rows, more) = self.view.run_of_blocks(range, limit as usize);
+        Rows { rows, more }
+    }
+
+    fn block_map(&self, range: RangeInclusive<BlockId>, cells_max: usize) -> Answer<BlockMap> {
+        let view = self.view.clone();
+        Box::pin(async move { Ok(view.block_map(range, cells_max).await) })
+    }
+
+    fn what_if(&self, lost: Vec<VolumeId>) -> Answer<WhatIf> {
+        let view = self.view.clone();
+        Box::pin(async move { view.what_if(&lost).await })
+    }
+
+    fn trash(&self, after: u64, limit: u32) -> Rows<Trashed> {
+        let (rows, more) = self.view.trash(after, limit);
+        Rows { rows, more }
+    }
+
+    fn newest_in_trash(&self, path: &str) -> Option<u64> {
+        self.view.newest_in_trash(path)
+    }
+
+    fn upload_so_far(&self, lease: u64) -> Result<UploadSoFar> {
+        self.view.upload(lease)
+    }
+
     fn held(&self, volume: VolumeId, after: BlockId, limit: u32) -> Result<Rows<HeldBlock>> {
         let (rows, more) = self.view.replicas_of(volume, after, limit)?;
         Ok(Rows { rows, more })
@@ -97,18 +135,10 @@ impl Backend for Live {
     }
 
     fn upload(&self, upload: Upload, body: BodyReader) -> Answer<Uploaded> {
-        let options = UploadOptions {
-            overwrite: upload.overwrite,
-            content_type: upload.content_type,
-            length_hint: upload.length_bytes,
-            ..UploadOptions::default()
-        };
+        let (path, options) = options_of(upload);
         self.with_client(move |client| async move {
-            let uploaded = client.upload(&upload.path, body, options).await?;
-            Ok(Uploaded {
-                file: uploaded.file,
-                degraded_blocks: uploaded.degraded,
-            })
+            let uploaded = client.upload(&path, body, options).await?;
+            Ok(Uploaded::from(uploaded))
         })
     }
 
@@ -129,12 +159,93 @@ impl Backend for Live {
             if path.trim_matches('/').is_empty() {
                 return Err(Problem::invalid("the root folder can't be removed"));
             }
-            let removed = client.discard(&path, recursive).await?;
-            Ok(Removed {
-                files: removed.files,
-                bytes: removed.bytes,
-            })
+            Ok(Removed::from(client.discard(&path, recursive).await?))
         })
+    }
+
+    fn restore(&self, entry: u64, to: Option<String>) -> Answer<FileInfo> {
+        self.with_client(move |client| async move { client.restore(entry, to.as_deref()).await })
+    }
+
+    fn empty_trash(&self, entry: Option<u64>) -> Answer<Removed> {
+        self.with_client(move |client| async move {
+            let removed = client
+                .empty_trash(entry.as_ref().map(std::slice::from_ref))
+                .await?;
+            Ok(Removed::from(removed))
+        })
+    }
+
+    fn set_replication(&self, path: &str, recursive: bool, replication: u8) -> Answer<u64> {
+        let path = path.to_owned();
+        self.with_client(
+            move |client| async move { client.set_replication(&path, recursive, replication).await },
+        )
+    }
+
+    fn assign(&self, volumes: Vec<VolumeId>, duty: Duty, force: bool) -> Answer<()> {
+        self.with_client(move |client| async move { client.assign(&volumes, duty, force).await })
+    }
+
+    fn tune(&self, tuning: Tuning) -> Answer<()> {
+        self.with_client(move |client| async move { client.tune(tuning).await })
+    }
+
+    fn scrub(&self, volumes: Vec<VolumeId>, order: ScrubOrder) -> Answer<()> {
+        self.with_client(move |client| async move { client.scrub(&volumes, order).await })
+    }
+
+    fn open_upload(&self, upload: Upload) -> Answer<Lease> {
+        let (path, options) = options_of(upload);
+        self.with_client(move |client| async move { client.open_upload(&path, &options).await })
+    }
+
+    fn upload_block(&self, lease: Lease, index: u32, data: Bytes) -> Answer<AddedBlock> {
+        self.with_client(move |client| async move { client.upload_block(lease, index, data).await })
+    }
+
+    fn renew_upload(&self, lease: u64) -> Answer<()> {
+        self.with_client(move |client| async move { client.renew_upload(lease).await })
+    }
+
+    fn commit_upload(&self, lease: Lease, blocks: u32, length_bytes: u64, crc32c: u32) -> Answer<Uploaded> {
+        self.with_client(move |client| async move {
+            let published = client.commit_upload(lease, blocks, length_bytes, crc32c).await?;
+            Ok(Uploaded::from(published))
+        })
+    }
+
+    fn abandon_upload(&self, lease: u64) -> Answer<()> {
+        self.with_client(move |client| async move { client.abandon_upload(lease).await })
+    }
+}
+
+fn options_of(upload: Upload) -> (String, UploadOptions) {
+    let options = UploadOptions {
+        overwrite: upload.overwrite,
+        replication: upload.replication,
+        content_type: upload.content_type,
+        length_hint: upload.length_bytes,
+        ..UploadOptions::default()
+    };
+    (upload.path, options)
+}
+
+impl From<blockyard_client::Uploaded> for Uploaded {
+    fn from(uploaded: blockyard_client::Uploaded) -> Self {
+        Self {
+            file: uploaded.file,
+            degraded_blocks: uploaded.degraded,
+        }
+    }
+}
+
+impl From<blockyard_client::Removed> for Removed {
+    fn from(removed: blockyard_client::Removed) -> Self {
+        Self {
+            files: removed.files,
+            bytes: removed.bytes,
+        }
     }
 }
 

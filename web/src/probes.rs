@@ -13,11 +13,13 @@ use crate::target::Query;
 use crate::{health, metrics};
 
 /// 200 as long as anything is answered at all.
+#[utoipa::path(get, path = "/livez", tag = "probes", responses((status = 200)))]
 pub(crate) fn live() -> Answered {
     text(StatusCode::OK, "ok\n")
 }
 
 /// 200 and the level of health while the nameserver answers at all.
+#[utoipa::path(get, path = "/healthz", tag = "probes", responses((status = 200)))]
 pub(crate) fn health(page: &Page) -> Answered {
     match page.backend.status() {
         Ok(status) => text(StatusCode::OK, format!("{}\n", health::judge(&status).sentence)),
@@ -26,6 +28,7 @@ pub(crate) fn health(page: &Page) -> Answered {
 }
 
 /// 200 when files can be read and stored, otherwise 503; `?verbose` lists what that rests on.
+#[utoipa::path(get, path = "/readyz", tag = "probes", params(("verbose" = Option<bool>, Query)), responses((status = 200), (status = 503)))]
 pub(crate) fn ready(page: &Page, query: &Query) -> Answered {
     let checks = match page.backend.status() {
         Ok(status) => checks(&status),
@@ -58,6 +61,7 @@ fn checks(status: &ClusterStatus) -> [(&'static str, bool); 3] {
 }
 
 /// All figures, for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "probes", responses((status = 200, content_type = "application/openmetrics-text")))]
 pub(crate) fn metrics(page: &Page) -> Answered {
     match page.backend.status() {
         Ok(status) => figures(metrics::of_nameserver(status)),

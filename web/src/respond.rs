@@ -14,10 +14,11 @@ use serde::Serialize;
 use blockyard_wire::{Problem, ProblemKind};
 
 /// What only this origin may load; the page has no inline script or style.
-const PAGE_POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; \
+const PAGE_POLICY: &str = "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; \
                            form-action 'none'; frame-ancestors 'none'";
 
-type Pieces = Pin<Box<dyn Stream<Item = io::Result<Bytes>>>>;
+/// Bytes as they come.
+pub(crate) type Pieces = Pin<Box<dyn Stream<Item = io::Result<Bytes>>>>;
 
 /// The body of an answer.
 pub(crate) enum Body {
@@ -25,6 +26,8 @@ pub(crate) enum Body {
     Whole(Option<Bytes>),
     /// As it comes: a stream and the bytes it still has to yield.
     Stream(Pieces, u64),
+    /// As it comes, however much that is.
+    Endless(Pieces),
 }
 
 impl Body {
@@ -44,6 +47,10 @@ impl hyper::body::Body for Body {
         match &mut *self {
             Self::Whole(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
             Self::Stream(_, 0) => Poll::Ready(None),
+            Self::Endless(pieces) => {
+                let piece = std::task::ready!(pieces.as_mut().poll_next(context));
+                Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+            }
             Self::Stream(pieces, left) => match std::task::ready!(pieces.as_mut().poll_next(context)) {
                 Some(Ok(data)) => match left.checked_sub(data.len() as u64) {
                     Some(rest) => {
@@ -64,10 +71,11 @@ impl hyper::body::Body for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(match self {
-            Self::Whole(data) => data.as_ref().map_or(0, |data| data.len() as u64),
-            Self::Stream(_, left) => *left,
-        })
+        match self {
+            Self::Whole(data) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
+            Self::Stream(_, left) => SizeHint::with_exact(*left),
+            Self::Endless(_) => SizeHint::new(),
+        }
     }
 }
 
@@ -106,6 +114,13 @@ pub(crate) fn json<T: Serialize>(status: StatusCode, value: &T) -> Answered {
             format!("no JSON of the answer: {error}"),
         )),
     }
+}
+
+/// Done, and nothing to say.
+pub(crate) fn nothing() -> Answered {
+    let mut response = respond(StatusCode::NO_CONTENT, "text/plain", Body::empty());
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    response
 }
 
 /// A plain sentence.

@@ -104,7 +104,11 @@ impl PageConfig {
 pub async fn serve_backend(config: PageConfig, backend: Rc<dyn Backend>) {
     let guard = Guard::new(config.address, &config.hosts);
     let page = Rc::new(Page::new(backend, guard, config.stall_timeout));
-    serve_answers(config, async move |asked| answer(&page, asked).await).await;
+    let asked = page.clone();
+    tokio::join!(
+        page.run(),
+        serve_answers(config, async move |request| answer(&asked, request).await)
+    );
 }
 
 /// Serves what `answer` gives until dropped.

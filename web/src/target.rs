@@ -1,8 +1,18 @@
-//! The target of a request: its path and query decoded once. What names are allowed is the namespace's matter.
+//! What a request asks for: its path and query, decoded once, and its JSON. What names are allowed is the namespace's
+//! matter.
 
+use http_body_util::{BodyExt as _, Limited};
+use hyper::header;
 use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
 
 use blockyard_wire::{Problem, Result};
+
+use crate::respond::header_text;
+use crate::routes::{Asked, Page};
+
+/// Bytes of a JSON body at the most: two paths and some.
+const JSON_BYTES_MAX: usize = 64 << 10;
 
 /// Percent-decodes a file's path out of a URL's path, once.
 ///
@@ -54,6 +64,22 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
+    /// All values of `name`.
+    pub(crate) fn all(&self, name: &str) -> Vec<String> {
+        let given = self.0.iter().filter(|(given, _)| given == name);
+        given.map(|(_, value)| value.clone()).collect()
+    }
+
+    /// A number of any size, `default` when absent.
+    pub(crate) fn long(&self, name: &str, default: u64) -> Result<u64> {
+        match self.get(name) {
+            None | Some("") => Ok(default),
+            Some(text) => text
+                .parse()
+                .map_err(|_| Problem::invalid(format!("'{name}' must be a number"))),
+        }
+    }
+
     /// A number, `default` when absent, at most `max`.
     pub(crate) fn number(&self, name: &str, default: u32, max: u32) -> Result<u32> {
         match self.get(name) {
@@ -73,6 +99,26 @@ impl Query {
             Some(_) => Err(Problem::invalid(format!("'{name}' must be true or false"))),
         }
     }
+}
+
+/// Reads the body as JSON of a known shape.
+///
+/// # Errors
+/// `Invalid` for another type, too many bytes, a sender that falls silent, or another shape.
+pub(crate) async fn read_json<T: DeserializeOwned>(page: &Page, asked: Asked) -> Result<T> {
+    let given = header_text(asked.headers(), header::CONTENT_TYPE).unwrap_or_default();
+    let essence = given.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err(Problem::invalid("send JSON, with Content-Type: application/json"));
+    }
+    let body = Limited::new(asked.into_body(), JSON_BYTES_MAX).collect();
+    let body = tokio::time::timeout(page.body_timeout, body)
+        .await
+        .map_err(|_| Problem::invalid("the sender has fallen silent"))?
+        .map_err(|error| Problem::invalid(format!("the body can't be read: {error}")))?
+        .to_bytes();
+    serde_json::from_slice(&body)
+        .map_err(|error| Problem::invalid(format!("not the JSON that is expected: {error}")))
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 const FORM_FILES_MAX: usize = 1000;
 
 /// Stores the body as the file `path`.
+#[utoipa::path(put, path = "/api/v1/content/{path}", tag = "files", params(("path" = String, Path), ("overwrite" = Option<bool>, Query)), request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses((status = 201, body = Stored), (status = 200, body = Stored), (status = 409)))]
 pub(crate) async fn put(page: &Page, path: &str, query: &Query, asked: Asked) -> Result<Answered> {
     let (parts, mut body) = asked.into_parts();
     let mut overwrite = query.switch("overwrite")?;
@@ -59,6 +60,7 @@ pub(crate) async fn put(page: &Page, path: &str, query: &Query, asked: Asked) ->
         overwrite,
         content_type: given_type(&parts.headers),
         length_bytes: body.size_hint().exact(),
+        replication: 0,
     };
     let result = async {
         let _turn = page.upload_turn().await?;
@@ -82,7 +84,8 @@ pub(crate) async fn put(page: &Page, path: &str, query: &Query, asked: Asked) ->
     }
 }
 
-/// Stores each file of a form in the folder `folder`.
+/// Stores each file of a form in the folder `path`.
+#[utoipa::path(post, path = "/api/v1/content/{path}", tag = "files", params(("path" = String, Path), ("overwrite" = Option<bool>, Query)), responses((status = 201, body = StoredAll)))]
 pub(crate) async fn form(page: &Page, folder: &str, query: &Query, asked: Asked) -> Result<Answered> {
     let overwrite = query.switch("overwrite")?;
     let boundary = header_text(asked.headers(), header::CONTENT_TYPE)
@@ -120,6 +123,7 @@ pub(crate) async fn form(page: &Page, folder: &str, query: &Query, asked: Asked)
             overwrite,
             content_type: given_type(field.headers()),
             length_bytes: None,
+            replication: 0,
         };
         let (writer, reader) = pipe();
         let feed = async {

@@ -2,82 +2,10 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::Http;
-use tempfile::TempDir;
-
-use blockyard_web::PageConfig;
-
-const MIB: usize = 1 << 20;
-
-/// A whole cluster in this process. Fields stop in their order: the page's nameserver last.
-struct Cluster {
-    page: Http,
-    dataservers: Vec<blockyard_dataserver::Handle>,
-    nameserver: Option<blockyard_nameserver::Handle>,
-    folder: TempDir,
-}
-
-fn start() -> Cluster {
-    let folder = tempfile::tempdir().unwrap();
-    let config = blockyard_nameserver::Config {
-        dir: folder.path().join("nameserver"),
-        listen: "127.0.0.1:0".parse().unwrap(),
-        // Its own secret: the page has to find it by itself.
-        secret: None,
-        secret_for_user: false,
-        heartbeat_ms: 100,
-        journal_file_bytes: 3 << 20,
-        ..blockyard_nameserver::Config::default()
-    };
-    let page = PageConfig::bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
-    let http = Http {
-        address: page.address(),
-    };
-    let serve = |view| -> blockyard_nameserver::Page { Box::pin(blockyard_web::serve(page, view)) };
-    let nameserver = blockyard_nameserver::start(config, serve).unwrap();
-    let dataservers = (0..2).map(|at| {
-        let volume = folder.path().join(format!("volume{at}"));
-        std::fs::create_dir_all(&volume).unwrap();
-        let mut config = blockyard_dataserver::Config::new(
-            vec![volume],
-            "127.0.0.1:0".parse().unwrap(),
-            vec![nameserver.address().to_string()],
-            nameserver.secret().clone(),
-        );
-        config.capacity_bytes = Some(256 * MIB as u64);
-        blockyard_dataserver::start(config).unwrap()
-    });
-    let cluster = Cluster {
-        page: http,
-        dataservers: dataservers.collect(),
-        nameserver: Some(nameserver),
-        folder,
-    };
-    let serving = || {
-        let status = cluster.page.get("/api/v1/status").json();
-        let servers = status["servers"].as_array().unwrap().clone();
-        servers
-            .iter()
-            .filter(|server| server["volumes"][0]["state"] == "serving")
-            .count()
-    };
-    while serving() < 2 {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    cluster
-}
-
-fn data(length: usize) -> Vec<u8> {
-    (0..length as u64)
-        .map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
-        .collect()
-}
-
+use common::{Cluster, MIB, data};
 #[test]
 fn files_go_through_the_page_and_come_back() {
-    let cluster = start();
+    let cluster = Cluster::start(2);
     let page = &cluster.page;
     for length in [0, 1, 4 * MIB - 1, 4 * MIB, 4 * MIB + 1, 13 * MIB] {
         let content = data(length);
@@ -144,7 +72,7 @@ fn files_go_through_the_page_and_come_back() {
 
 #[test]
 fn names_change_and_half_a_body_leaves_nothing() {
-    let cluster = start();
+    let cluster = Cluster::start(2);
     let page = &cluster.page;
     assert_eq!(
         page.ask("PUT", "/api/v1/content/a%20b.txt", &[], b"first").status,
@@ -197,21 +125,8 @@ fn names_change_and_half_a_body_leaves_nothing() {
         page.address
     );
     page.raw(&[half.into_bytes(), data(5 * MIB)].concat(), true);
-    while page.get("/api/v1/status").json()["uploads"] != 0 {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    cluster.wait(|status| status["uploads"] == 0);
     assert_eq!(page.get("/api/v1/content/half").status, 404);
     assert_eq!(page.get("/api/v1/content/c.txt").body, b"second");
     assert_eq!(page.get("/api/v1/status").json()["files"], 1);
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for dataserver in self.dataservers.drain(..) {
-            dataserver.stop();
-        }
-        // A clean stop with the page being served is part of what is tested.
-        self.nameserver.take().unwrap().stop().unwrap();
-        assert!(self.folder.path().join("nameserver").exists());
-    }
 }

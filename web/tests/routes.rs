@@ -31,10 +31,23 @@ fn status_has_what_scripts_rely_on() {
     assert_eq!(status["corrupt_replicas"], 0);
     assert_eq!(status["replication"], 2);
     assert_eq!(status["block_bytes"], 4 << 20);
-    assert_eq!(status["servers"][0]["state"], "alive");
-    assert_eq!(status["servers"][2]["state"], "dead");
-    assert_eq!(status["servers"][2]["volumes"][0]["state"], "dead");
-    assert_eq!(status["servers"][0]["volumes"][0]["id"], volume(1).to_string());
+    assert_eq!(status["servers"]["127.0.0.1:9101"]["state"], "alive");
+    assert_eq!(status["servers"]["127.0.0.1:9103"]["state"], "dead");
+    let first = &status["volumes"][volume(1).to_string()];
+    assert_eq!(first["server"], "127.0.0.1:9101");
+    assert_eq!(first["state"], "serving");
+    assert_eq!(
+        first["write_bytes_per_s"],
+        serde_json::Value::Null,
+        "one look knows no rate"
+    );
+    assert_eq!(status["volumes"][volume(3).to_string()]["state"], "dead");
+    let reasons = status["health"]["reasons"].as_array().unwrap();
+    let lost = reasons
+        .iter()
+        .find(|reason| reason["code"] == "dead_servers")
+        .unwrap();
+    assert_eq!(lost["subjects"][0]["id"], "127.0.0.1:9103");
     assert_eq!(
         status["capacity_bytes"],
         200_u64 << 30,
@@ -47,7 +60,6 @@ fn status_has_what_scripts_rely_on() {
             .unwrap()
             .contains("1 server is lost")
     );
-    assert_eq!(page.get("/api/v1/servers").json()["servers"], status["servers"]);
     assert_eq!(page.get("/healthz").status, 200);
 }
 
@@ -69,6 +81,107 @@ fn folders_are_listed_in_pages() {
     assert_eq!(rest["more"], false);
     assert_eq!(page.get("/api/v1/files?path=/none").status, 404);
     assert_eq!(page.get("/api/v1/files?limit=x").status, 400);
+}
+
+#[test]
+fn folders_are_sorted_and_searched() {
+    let page = filled();
+    let names = |target: &str| -> Vec<String> {
+        let listing = page.get(target).json();
+        let files = listing["files"].as_array().unwrap();
+        files
+            .iter()
+            .map(|file| file["path"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let markup = format!("/{MARKUP}");
+    assert_eq!(names("/api/v1/files?sort=size"), ["/dir", &markup, "/a.txt"]);
+    assert_eq!(
+        names("/api/v1/files?sort=size&order=desc"),
+        ["/dir", "/a.txt", &markup]
+    );
+    assert_eq!(names("/api/v1/files?order=desc"), ["/dir", "/a.txt", &markup]);
+    assert_eq!(names("/api/v1/files?search=B.BIN"), ["/dir/b.bin"]);
+    assert_eq!(names("/api/v1/files?search=img"), [markup.as_str()]);
+    assert_eq!(names("/api/v1/files?path=/dir&search=a"), [""; 0]);
+    let first = page.get("/api/v1/files?search=b&limit=1").json();
+    assert_eq!(first["files"][0]["path"], "/dir/b.bin");
+    let rest = format!(
+        "/api/v1/files?search=b&limit=1&after={}",
+        first["next"].as_str().unwrap()
+    );
+    assert_eq!(names(&rest), [""; 0]);
+    for bad in ["sort=colour", "order=up"] {
+        assert_eq!(page.get(&format!("/api/v1/files?{bad}")).status, 400, "{bad}");
+    }
+}
+
+#[test]
+fn text_and_images_are_shown_and_nothing_else_is() {
+    let page = Served::start(|fake| {
+        fake.store("/a.html", b"<script>alert(1)</script>", "");
+        fake.store("/a.svg", b"<svg/>", "");
+        fake.store("/a.pdf", b"%PDF", "");
+    });
+    let shown = page.get("/api/v1/content/a.html?preview");
+    assert_eq!(shown.header("content-type"), "text/plain; charset=utf-8");
+    assert!(shown.header("content-disposition").starts_with("inline;"));
+    assert_eq!(
+        page.get("/api/v1/content/a.svg?preview").header("content-type"),
+        "image/svg+xml"
+    );
+    let kept = page.get("/api/v1/content/a.html");
+    assert!(kept.header("content-disposition").starts_with("attachment;"));
+    for reply in [&shown, &kept] {
+        assert!(reply.header("content-security-policy").contains("sandbox"));
+        assert_eq!(reply.header("x-content-type-options"), "nosniff");
+    }
+    assert_eq!(page.get("/api/v1/content/a.pdf?preview").status, 400);
+}
+
+#[test]
+fn a_folder_comes_as_one_archive() {
+    let long = format!("/tree/{}/{}", "d".repeat(120), "f".repeat(200));
+    let stored = long.clone();
+    let page = Served::start(move |fake| {
+        fake.store("/tree/a.txt", b"hello", "");
+        fake.store("/tree/sub/many.bin", &[9; 3333], "");
+        fake.store("/tree/sub/empty", b"", "");
+        fake.store(&stored, &[1; 512], "");
+        fake.store("/other", b"not in it", "");
+    });
+    let reply = page.get("/api/v1/archive/tree");
+    assert_eq!(
+        (reply.status, reply.header("content-type")),
+        (200, "application/x-tar")
+    );
+    assert!(reply.header("content-disposition").contains("tree.tar"));
+    let mut archive = tar::Archive::new(reply.body.as_slice());
+    let mut found = std::collections::BTreeMap::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().display().to_string();
+        let mut data = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut data).unwrap();
+        found.insert(path, data);
+    }
+    assert_eq!(found["a.txt"], b"hello");
+    assert_eq!(found["sub/many.bin"], [9; 3333]);
+    assert!(found["sub/empty"].is_empty());
+    assert_eq!(found[long.strip_prefix("/tree/").unwrap()], [1; 512]);
+    assert_eq!(found.len(), 4, "{:?}", found.keys());
+    assert_eq!(page.get("/api/v1/archive/tree/a.txt").status, 400);
+    assert_eq!(page.get("/api/v1/archive/none").status, 404);
+}
+
+#[test]
+fn a_folder_with_a_block_that_is_lost_is_no_whole_archive() {
+    let page = Served::start(|fake| {
+        fake.store("/tree/a.txt", b"hello", "");
+        fake.store("/lost/b.bin", &[9; 3333], "");
+    });
+    let reply = page.get("/api/v1/archive/");
+    assert!(!reply.whole, "it breaks off and does not end");
 }
 
 #[test]
@@ -269,15 +382,27 @@ fn the_page_and_its_files_are_strict() {
     assert!(policy.contains("frame-ancestors 'none'"));
     let text = String::from_utf8(reply.body).unwrap();
     assert!(!text.contains("style=") && !text.contains("<script>") && !text.contains(" onclick"));
-    let script = page.get("/assets/app.js");
+    let address = text
+        .split('"')
+        .find(|part| part.ends_with("/app.js"))
+        .unwrap()
+        .to_owned();
+    let script = page.get(&address);
     assert_eq!(script.header("content-type"), "text/javascript; charset=utf-8");
-    let known = page.ask(
-        "GET",
-        "/assets/app.js",
-        &[("if-none-match", script.header("etag"))],
-        b"",
+    assert!(
+        script.header("cache-control").contains("immutable"),
+        "its address changes with it"
     );
+    let packed = page.ask("GET", &address, &[("accept-encoding", "br, gzip;q=0.5")], b"");
+    assert_eq!(packed.header("content-encoding"), "gzip");
+    assert!(packed.body.len() < script.body.len());
+    let known = page.ask("GET", &address, &[("if-none-match", script.header("etag"))], b"");
     assert_eq!((known.status, known.body.len()), (304, 0));
+    assert_eq!(
+        page.get("/assets/0123456789abcdef/app.js").status,
+        404,
+        "another version's"
+    );
     for missing in [
         "/assets/none.js",
         "/assets/../Cargo.toml",

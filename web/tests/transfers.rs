@@ -149,7 +149,7 @@ fn single_blocks() {
     );
     assert_eq!(reply.header("content-length"), "17");
     assert_eq!(page.get("/api/v1/blocks/00000000000000ff").status, 404);
-    for bad in ["xyz", "", "ff", "+0000000000000ff"] {
+    for bad in ["xyz", "ff", "+0000000000000ff"] {
         assert_eq!(page.get(&format!("/api/v1/blocks/{bad}")).status, 400, "{bad}");
     }
 }

@@ -2,13 +2,17 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
+use blockyard_nameserver::UploadSoFar;
+use blockyard_nameserver::survey::{BlockMap, WhatIf};
 use blockyard_web::BodyReader;
 use blockyard_web::backend::{Answer, Backend, Located, Removed, Rows, Upload, Uploaded};
 use blockyard_wire::types::{
-    BlockId, BlockInfo, ClusterId, ClusterStatus, FileInfo, HeldBlock, Hop, Liveness, Location, ReplicaState,
-    ServerStatus, VolumeId, VolumeState, VolumeStatus,
+    AddedBlock, BlockId, BlockInfo, ClusterId, ClusterStatus, Duty, FileInfo, HeldBlock, Hop, Lease,
+    Liveness, Location, ReplicaState, ScrubOrder, ServerStatus, Trashed, Tuning, VolumeId, VolumeState,
+    VolumeStatus,
 };
 use blockyard_wire::{Problem, ProblemKind, Result};
 use bytes::Bytes;
@@ -368,4 +372,100 @@ impl Backend for Fake {
         })();
         answer(removed)
     }
+
+    fn list_below(&self, path: &str, after: &str, limit: u32) -> Result<Rows<FileInfo>> {
+        let folder = format!("{}/", checked(path)?.trim_end_matches('/'));
+        let state = self.0.borrow();
+        let below = state
+            .entries
+            .keys()
+            .filter_map(|other| other.strip_prefix(&folder));
+        let mut behind = below.filter(|below| *below > after);
+        let rows = behind.by_ref().take(limit as usize);
+        let rows = rows.map(|below| state.info(&format!("{folder}{below}")));
+        Ok(Rows {
+            rows: rows.collect::<Result<_>>()?,
+            more: behind.next().is_some(),
+        })
+    }
+
+    fn blocks_in(&self, range: RangeInclusive<BlockId>, limit: u32) -> Rows<(BlockInfo, String)> {
+        let all = self.0.borrow().all_blocks().into_iter();
+        let mut rows: Vec<_> = all
+            .filter(|(info, ..)| range.contains(&info.block))
+            .map(|(info, path, _)| (info, path))
+            .collect();
+        let more = rows.len() > limit as usize;
+        rows.truncate(limit as usize);
+        Rows { rows, more }
+    }
+
+    fn trash(&self, _: u64, _: u32) -> Rows<Trashed> {
+        Rows::default()
+    }
+
+    fn newest_in_trash(&self, _: &str) -> Option<u64> {
+        None
+    }
+
+    fn upload_so_far(&self, _: u64) -> Result<UploadSoFar> {
+        Err(not_here())
+    }
+
+    fn block_map(&self, _: RangeInclusive<BlockId>, _: usize) -> Answer<BlockMap> {
+        answer(Err(not_here()))
+    }
+
+    fn what_if(&self, _: Vec<VolumeId>) -> Answer<WhatIf> {
+        answer(Err(not_here()))
+    }
+
+    fn restore(&self, _: u64, _: Option<String>) -> Answer<FileInfo> {
+        answer(Err(not_here()))
+    }
+
+    fn empty_trash(&self, _: Option<u64>) -> Answer<Removed> {
+        answer(Err(not_here()))
+    }
+
+    fn set_replication(&self, _: &str, _: bool, _: u8) -> Answer<u64> {
+        answer(Err(not_here()))
+    }
+
+    fn assign(&self, _: Vec<VolumeId>, _: Duty, _: bool) -> Answer<()> {
+        answer(Err(not_here()))
+    }
+
+    fn tune(&self, _: Tuning) -> Answer<()> {
+        answer(Err(not_here()))
+    }
+
+    fn scrub(&self, _: Vec<VolumeId>, _: ScrubOrder) -> Answer<()> {
+        answer(Err(not_here()))
+    }
+
+    fn open_upload(&self, _: Upload) -> Answer<Lease> {
+        answer(Err(not_here()))
+    }
+
+    fn upload_block(&self, _: Lease, _: u32, _: Bytes) -> Answer<AddedBlock> {
+        answer(Err(not_here()))
+    }
+
+    fn renew_upload(&self, _: u64) -> Answer<()> {
+        answer(Err(not_here()))
+    }
+
+    fn commit_upload(&self, _: Lease, _: u32, _: u64, _: u32) -> Answer<Uploaded> {
+        answer(Err(not_here()))
+    }
+
+    fn abandon_upload(&self, _: u64) -> Answer<()> {
+        answer(Err(not_here()))
+    }
+}
+
+/// What only a real cluster does.
+fn not_here() -> Problem {
+    Problem::invalid("a cluster in memory does not do that")
 }

@@ -90,14 +90,42 @@ pub fn read_reply(stream: &mut TcpStream) -> Option<Reply> {
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
-    let body = all[end + 4..].to_vec();
-    let whole = headers
+    let mut body = all[end + 4..].to_vec();
+    let mut whole = headers
         .get("content-length")
         .is_none_or(|length| length.parse() == Ok(body.len()));
+    if headers
+        .get("transfer-encoding")
+        .is_some_and(|encoding| encoding == "chunked")
+    {
+        (body, whole) = chunks(&body);
+    }
     Some(Reply {
         status,
         headers,
         body,
         whole,
     })
+}
+
+/// What chunks hold, and whether the last one is there.
+fn chunks(mut body: &[u8]) -> (Vec<u8>, bool) {
+    let mut held = Vec::new();
+    loop {
+        let Some(end) = body.windows(2).position(|two| two == b"\r\n") else {
+            return (held, false);
+        };
+        let length = std::str::from_utf8(&body[..end]).unwrap();
+        let length = usize::from_str_radix(length, 16).unwrap();
+        let rest = &body[end + 2..];
+        if length == 0 {
+            return (held, true);
+        }
+        if rest.len() < length + 2 {
+            held.extend_from_slice(rest);
+            return (held, false);
+        }
+        held.extend_from_slice(&rest[..length]);
+        body = &rest[length + 2..];
+    }
 }

@@ -1,6 +1,7 @@
 //! A page to ask: served on a cluster in memory, asked over real connections.
 #![allow(dead_code, unused_imports, reason = "each test file uses its own part")]
 
+mod cluster;
 mod fake;
 mod http;
 
@@ -9,6 +10,7 @@ use std::rc::Rc;
 
 use blockyard_web::{PageConfig, serve_backend};
 
+pub use cluster::{Cluster, MIB, data};
 pub use fake::{BLOCK_BYTES, Fake, volume};
 pub use http::{Http, Reply, read_reply};
 
