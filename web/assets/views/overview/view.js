@@ -1,0 +1,39 @@
+// The overview: how the cluster fares, its figures, their course, and what happened.
+
+import { html } from "../../html.js";
+import { t } from "../../i18n.js";
+import { bytes, count, duration, percent, perSecond, rate } from "../../format.js";
+import { useCluster, useKnown } from "../../store.js";
+import { figure, Loading, Meter, Tile } from "../../ui/parts.js";
+import { waiting } from "../repair/queues.js";
+import { Charts } from "./charts.js";
+import { Health } from "./health.js";
+import { Timeline } from "./timeline.js";
+
+function Tiles({ state }) {
+  const sample = useKnown((known) => known.sample) ?? [];
+  const queue = waiting(state.repair);
+  const eta = state.repair.eta_ms;
+  return html`<dl class="tiles">
+    <${Tile} title=${t("tile.space")} test="tile-space" note=${t("tile.free", { free: bytes(state.free_bytes), share: percent(state.used_bytes, state.capacity_bytes) })}>
+      ${t("tile.of", { part: bytes(state.used_bytes), whole: bytes(state.capacity_bytes) })}
+      <${Meter} part=${state.used_bytes} whole=${state.capacity_bytes} label=${t("tile.space")} /></${Tile}>
+    <${Tile} title=${t("tile.in")} test="tile-in">${figure(sample[1], rate)}</${Tile}>
+    <${Tile} title=${t("tile.out")} test="tile-out">${figure(sample[2], rate)}</${Tile}>
+    <${Tile} title=${t("tile.requests")} test="tile-requests">${figure(sample[3], perSecond)}</${Tile}>
+    <${Tile} title=${t("tile.repair")} test="tile-repair" note=${queue.blocks === 0 ? t("tile.no_repair") : html`${bytes(queue.bytes)} · ${t("eta")} ${figure(eta, duration)}`}>
+      <a href="#/repair">${t("n.blocks", { n: queue.blocks })}</a></${Tile}>
+    <${Tile} title=${t("tile.files")} note=${t("tile.in_folders", { bytes: bytes(state.file_bytes), n: state.directories })}><a href="#/files/">${count(state.files)}</a></${Tile}>
+    <${Tile} title=${t("tile.blocks")} note=${t("tile.copies", { n: state.replication })}><a href="#/blocks">${count(state.blocks)}</a></${Tile}>
+    <${Tile} title=${t("tile.trash")} note=${bytes(state.trash_bytes ?? 0)}><a href="#/trash">${t("n.files", { n: state.trash_files ?? 0 })}</a></${Tile}>
+  </dl>`;
+}
+
+export function Overview() {
+  const state = useCluster();
+  const events = useKnown((known) => known.timeline);
+  return html`<div data-test="view-overview">
+    <${Health} />
+    ${state ? html`<${Tiles} state=${state} /><${Charts} events=${events} /><${Timeline} events=${events} />` : html`<${Loading} />`}
+  </div>`;
+}
