@@ -7,11 +7,15 @@ import { start, useKnown } from "./store.js";
 import { Footer, Header } from "./ui/shell.js";
 import { Dialogs } from "./ui/dialog.js";
 import { Toasts } from "./ui/toast.js";
+import { recallJobs } from "./upload/jobs.js";
+import { Uploads } from "./upload/panel.js";
+import { File } from "./views/file/view.js";
+import { Files } from "./views/files/view.js";
 import { Overview } from "./views/overview/view.js";
 
 // Each is drawn with {argument, path, query}.
 const VIEWS = {
-  "": Overview,
+  "": Overview, files: Files, file: File,
 };
 
 function decoded(part) {
@@ -60,10 +64,12 @@ function App() {
       <${View} key=${`${lang} ${at.name} ${at.argument}`} argument=${at.argument} path=${`/${at.argument}`} query=${at.query} />
     </main>
     <${Footer} />
+    <${Uploads} key=${`${lang} uploads`} />
     <${Toasts} />
     <${Dialogs} />`;
 }
 
 setTheme(theme());
 start();
+recallJobs();
 render(html`<${App} />`, document.getElementById("page"));

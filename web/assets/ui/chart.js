@@ -7,7 +7,7 @@ import { clock } from "../format.js";
 import { colour, useTheme } from "./colours.js";
 import { look } from "./state.js";
 
-const HEIGHT = 170;
+const HEIGHT = 160;
 const POWERS = Array.from({ length: 60 }, (_, power) => 2 ** power); // so that bytes have round marks
 const TONES = ["one", "two", "three"];
 const DASHES = [[], [7, 4], [2, 3]];
@@ -25,6 +25,7 @@ function marks(plot, events) {
     if (x < bbox.left || x > bbox.left + bbox.width) continue;
     const [tone, sign] = look(level);
     ctx.strokeStyle = ctx.fillStyle = colour(tone || "dim");
+    ctx.globalAlpha = level === "ok" ? 0.45 : 1;
     ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
     ctx.beginPath();
     ctx.moveTo(x, bbox.top);
@@ -51,8 +52,8 @@ export function Chart({ title, series, data, show, events, inBytes, test }) {
       cursor: { sync: { key: "charts" }, drag: { x: false, y: false }, points: { size: 6 } },
       scales: { x: { time: true }, y: { range: (_, __, top) => [0, top > 0 ? top * 1.1 : 1] } },
       axes: [
-        { ...axis, space: 70, values: (_, at) => at.map(hhmm) },
-        { ...axis, size: 72, values: (_, at) => at.map((value) => show(value)), ...(inBytes ? { incrs: POWERS } : {}) },
+        { ...axis, space: 70, size: 26, values: (_, at) => at.map(hhmm) },
+        { ...axis, size: 72, space: 28, values: (_, at) => at.map((value) => show(value)), ...(inBytes ? { incrs: POWERS } : {}) },
       ],
       series: [{}, ...series.map(({ label }, at) => ({ label, stroke: colour(TONES[at]), width: 2, dash: DASHES[at], points: { show: false }, spanGaps: false }))],
       hooks: {

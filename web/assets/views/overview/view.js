@@ -21,7 +21,7 @@ function Tiles({ state }) {
     <${Tile} title=${t("tile.in")} test="tile-in">${figure(sample[1], rate)}</${Tile}>
     <${Tile} title=${t("tile.out")} test="tile-out">${figure(sample[2], rate)}</${Tile}>
     <${Tile} title=${t("tile.requests")} test="tile-requests">${figure(sample[3], perSecond)}</${Tile}>
-    <${Tile} title=${t("tile.repair")} test="tile-repair" note=${queue.blocks === 0 ? t("tile.no_repair") : html`${bytes(queue.bytes)} · ${t("eta")} ${figure(eta, duration)}`}>
+    <${Tile} title=${t("tile.repair")} test="tile-repair" note=${queue.blocks === 0 ? t("tile.no_repair") : `${bytes(queue.bytes)}${eta === null ? "" : ` · ${t("eta")} ${duration(eta)}`}`}>
       <a href="#/repair">${t("n.blocks", { n: queue.blocks })}</a></${Tile}>
     <${Tile} title=${t("tile.files")} note=${t("tile.in_folders", { bytes: bytes(state.file_bytes), n: state.directories })}><a href="#/files/">${count(state.files)}</a></${Tile}>
     <${Tile} title=${t("tile.blocks")} note=${t("tile.copies", { n: state.replication })}><a href="#/blocks">${count(state.blocks)}</a></${Tile}>
