@@ -12,10 +12,17 @@ import { Uploads } from "./upload/panel.js";
 import { File } from "./views/file/view.js";
 import { Files } from "./views/files/view.js";
 import { Overview } from "./views/overview/view.js";
+import { Pipeline } from "./views/pipeline/view.js";
+import { RepairAndScrub } from "./views/repair/view.js";
+import { Servers } from "./views/servers/view.js";
+import { Trash } from "./views/trash/view.js";
+import { Volume } from "./views/volume/view.js";
+import { WhatIf } from "./views/whatif/view.js";
 
 // Each is drawn with {argument, path, query}.
 const VIEWS = {
-  "": Overview, files: Files, file: File,
+  "": Overview, servers: Servers, volume: Volume, pipeline: Pipeline, files: Files, file: File,
+  trash: Trash, repair: RepairAndScrub, whatif: WhatIf,
 };
 
 function decoded(part) {

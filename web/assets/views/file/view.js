@@ -15,7 +15,7 @@ import { removeEntries, rename, setReplication } from "../files/actions.js";
 import { Crumbs } from "../files/crumbs.js";
 import { Preview } from "./preview.js";
 
-const PAGE = 500;
+const PAGE = 256;
 
 function Facts({ file }) {
   return html`<dl class="tiles">

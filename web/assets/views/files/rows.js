@@ -12,7 +12,7 @@ const icon = (directory) => new URL(`../../icons/${directory ? "folder" : "page"
 function Entry({ entry, chosen, choose, changed, searching }) {
   const { path, name, directory } = entry;
   return html`<tr data-test="file-row" data-path=${path}>
-    <td><input type="checkbox" checked=${chosen} onChange=${(event) => choose(entry, event.target.checked)} aria-label=${t("files.choose", { name })} data-test="choose" /></td>
+    <td class="pick"><input type="checkbox" checked=${chosen} onChange=${(event) => choose(entry, event.target.checked)} aria-label=${t("files.choose", { name })} data-test="choose" /></td>
     <th scope="row" class="name"><img class="kind" alt=${t(directory ? "files.a_folder" : "files.a_file")} src=${icon(directory)} />
       <a href=${directory ? folderLink(path) : fileLink(path)}>${searching ? path : name}${directory && "/"}</a></th>
     <td class="num">${directory ? t("files.entries", { n: entry.children ?? 0 }) : bytes(entry.size)}</td>
