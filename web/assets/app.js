@@ -9,6 +9,7 @@ import { Dialogs } from "./ui/dialog.js";
 import { Toasts } from "./ui/toast.js";
 import { recallJobs } from "./upload/jobs.js";
 import { Uploads } from "./upload/panel.js";
+import { BlockMap } from "./views/blocks/view.js";
 import { File } from "./views/file/view.js";
 import { Files } from "./views/files/view.js";
 import { Overview } from "./views/overview/view.js";
@@ -21,7 +22,7 @@ import { WhatIf } from "./views/whatif/view.js";
 
 // Each is drawn with {argument, path, query}.
 const VIEWS = {
-  "": Overview, servers: Servers, volume: Volume, pipeline: Pipeline, files: Files, file: File,
+  "": Overview, servers: Servers, volume: Volume, blocks: BlockMap, pipeline: Pipeline, files: Files, file: File,
   trash: Trash, repair: RepairAndScrub, whatif: WhatIf,
 };
 

@@ -139,4 +139,12 @@ export default {
   "what.no_room": "no data would be lost, but there is no room for repair", "what.volumes": "Volumes lost", "what.lost": "Would be lost", "what.lose_copy": "Would lose a copy",
   "what.in_files": { one: "{bytes} in {n} file", other: "{bytes} in {n} files" }, "what.risk": "At risk even now", "what.room": "Room for repair", "what.needed": "{bytes} needed",
   "what.lost_files": "Files that would be lost", "what.lose_copy_files": "Files that would lose a copy",
+
+  "map.keys_zoom": "Arrow keys go from cell to cell, Enter opens one, plus and minus go closer and back.",
+  "map.point_zoom": "Point at a cell, or go to it with the arrow keys. Click one to see its blocks; drag over several to go closer.",
+  "map.by": "Coloured by", "map.by_health": "Health", "map.by_age": "Last verified", "map.by_heat": "Heat", "map.as_table": "Show as table", "map.zoom_out": "Zoom out", "map.zoom_here": "Zoom in here",
+  "map.all": "All blocks", "map.legend": "What the cells mean; choose one to see only it", "map.shown": { one: "{shown} of {all} blocks in {n} cell", other: "{shown} of {all} blocks in {n} cells" },
+  "map.none": "There are no blocks", "map.range": "Blocks from … to", "map.oldest": "Oldest verification", "map.heat": "Reads of late", "map.open": "Its blocks", "map.blocks_here": "Blocks of the chosen cell",
+  "age.step0": "never verified", "age.step1": "verified today", "age.step2": "within a week", "age.step3": "within a month", "age.step4": "longer ago",
+  "heat.step0": "reads not measured", "heat.step1": "not read of late", "heat.step2": "read a few times", "heat.step3": "read often", "heat.step4": "hot",
 };

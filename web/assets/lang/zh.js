@@ -139,4 +139,12 @@ export default {
   "what.no_room": "不会丢失数据，但没有空间修复", "what.volumes": "丢失的卷", "what.lost": "会丢失", "what.lose_copy": "会失去一个副本",
   "what.in_files": { other: "{bytes}，{n} 个文件" }, "what.risk": "目前已有风险", "what.room": "可用于修复的空间", "what.needed": "需要 {bytes}",
   "what.lost_files": "会丢失的文件", "what.lose_copy_files": "会失去一个副本的文件",
+
+  "map.keys_zoom": "用方向键在格子间移动，按 Enter 打开，加号放大，减号缩小。",
+  "map.point_zoom": "将指针移到格子上，或用方向键选择。点击查看其中的块，拖过多个格子可放大。",
+  "map.by": "着色依据", "map.by_health": "健康", "map.by_age": "上次校验", "map.by_heat": "热度", "map.as_table": "显示为表格", "map.zoom_out": "缩小", "map.zoom_here": "放大此处",
+  "map.all": "全部块", "map.legend": "格子的含义；选择一项只突出显示它", "map.shown": { other: "{all} 个块中的 {shown} 个，共 {n} 格" },
+  "map.none": "没有块", "map.range": "块范围", "map.oldest": "最早校验", "map.heat": "近期读取", "map.open": "查看块", "map.blocks_here": "所选格子的块",
+  "age.step0": "从未校验", "age.step1": "今天校验", "age.step2": "一周内", "age.step3": "一个月内", "age.step4": "更早",
+  "heat.step0": "未测量读取", "heat.step1": "近期未读", "heat.step2": "偶有读取", "heat.step3": "经常读取", "heat.step4": "热点",
 };

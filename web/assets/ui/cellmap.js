@@ -8,6 +8,7 @@ import { fit, painter } from "./paint.js";
 const ROOM = 380; // the height that a map tries to fill, in pixels
 const SMALLEST = 7;
 const LARGEST = 22;
+const ZOOM = 12; // how much closer one step is
 
 // How many cells of which pitch go across a width.
 export function layout(cells, width) {
@@ -35,12 +36,16 @@ function useWidth() {
 const MOVES = { ArrowLeft: () => -1, ArrowRight: () => 1, ArrowUp: (across) => -across, ArrowDown: (across) => across, Home: () => -Infinity, End: () => Infinity };
 
 // look(i) names a cell's look, "" for one that is faded; describe(i) tells of it; open(i) is what a click or Enter does.
-export function CellMap({ cells, look, describe, open, label, opened, round, test = "blockmap", onWidth }) {
+// Where there is more to see, zoom(first, last) shows a range that was dragged over, or is around a cell with "+"; zoom() goes back.
+export function CellMap({ cells, look, describe, open, zoom, label, opened, round, test = "blockmap", onWidth }) {
   const [place, width] = useWidth();
   const canvas = useRef(null);
   const theme = useTheme();
   const [at, move] = useState(null);
   const [focused, focus] = useState(false);
+  const last = useRef(null); // where the keyboard was
+  const pressed = useRef(null);
+  if (at !== null) last.current = at;
   const { pitch, across } = layout(cells, width);
 
   useEffect(() => { if (width) onWidth?.(width); }, [width]);
@@ -79,6 +84,9 @@ export function CellMap({ cells, look, describe, open, label, opened, round, tes
     if (step !== undefined) {
       event.preventDefault();
       move(Math.max(0, Math.min(cells - 1, at === null ? (step === Infinity ? cells - 1 : 0) : at + step)));
+    } else if (zoom && (event.key === "+" || event.key === "-")) {
+      if (event.key === "-") zoom();
+      else if (at !== null) zoom(Math.max(0, at - Math.ceil(cells / ZOOM / 2)), Math.min(cells - 1, at + Math.ceil(cells / ZOOM / 2)));
     } else if ((event.key === "Enter" || event.key === " ") && at !== null) {
       event.preventDefault();
       open(at);
@@ -87,13 +95,15 @@ export function CellMap({ cells, look, describe, open, label, opened, round, tes
   const leave = () => { if (!focused) move(null); };
   const click = (event) => {
     const index = under(event);
+    const from = pressed.current;
     if (index === null) return;
     move(index);
-    open(index);
+    if (zoom && from !== null && Math.abs(from - index) > 1) zoom(Math.min(from, index), Math.max(from, index));
+    else open(index);
   };
   return html`<div class="map" ref=${place}>
-    <canvas ref=${canvas} tabindex="0" role="application" aria-label=${`${label}. ${t("map.keys")}`} data-test=${test} data-cells=${cells} data-pitch=${pitch} data-across=${across}
-      onPointerMove=${(event) => move(under(event))} onPointerLeave=${leave} onFocus=${() => focus(true)} onBlur=${() => { focus(false); move(null); }} onClick=${click} onKeyDown=${key}></canvas>
-    <p class="note any" aria-live=${focused ? "polite" : "off"} data-test="map-cell">${at === null || at >= cells ? t("map.point") : describe(at)}</p>
+    <canvas ref=${canvas} tabindex="0" role="application" aria-label=${`${label}. ${t(zoom ? "map.keys_zoom" : "map.keys")}`} data-test=${test} data-cells=${cells} data-pitch=${pitch} data-across=${across}
+      onPointerMove=${(event) => move(under(event))} onPointerLeave=${leave} onPointerDown=${(event) => { pressed.current = under(event); }} onFocus=${() => { focus(true); move((now) => now ?? last.current); }} onBlur=${() => { focus(false); move(null); }} onClick=${click} onKeyDown=${key}></canvas>
+    <p class="note any" aria-live=${focused ? "polite" : "off"} data-test="map-cell">${at === null || at >= cells ? t(zoom ? "map.point_zoom" : "map.point") : describe(at)}</p>
   </div>`;
 }

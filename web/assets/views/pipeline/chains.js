@@ -2,7 +2,7 @@
 
 const hostOf = (state, volume) => state.servers[volume.server]?.host || volume.server.replace(/:\d+$/, "");
 
-// [{client, hops: [{volume, id, flow}, …]}, …], the busiest first. A hop that nobody tells of has no flow.
+// [{client, hops: [{volume, id, flow}, …]}, …], in an order that stays. A hop that nobody tells of has no flow.
 export function chains(state) {
   const volumes = Object.values(state.volumes);
   const follow = (hops, volume, id, flow) => {
