@@ -49,7 +49,7 @@ export async function get(name, parameters = {}, signal) {
   for (const [key, value] of Object.entries(parameters)) {
     for (const one of [value].flat()) if (one !== undefined && one !== "") query.append(key, one);
   }
-  return (await ask(`/api/v1/${name}${query.size ? `?${query}` : ""}`, { signal })).json();
+  return (await ask(`/api/v1/${name}?${query}`, { signal })).json();
 }
 
 async function send(method, name, body, signal) {

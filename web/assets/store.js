@@ -17,7 +17,7 @@ export function start() {
   if (!globalThis.SharedWorker) return follow(take);
   const worker = new SharedWorker(new URL("./worker.js", import.meta.url), { type: "module", name: "blockyard" });
   // A browser that can't run it still gets the stream, one for each tab.
-  worker.onerror = () => follow(take);
+  worker.addEventListener("error", () => follow(take), { once: true });
   worker.port.onmessage = ({ data }) => take(data);
   addEventListener("pagehide", () => worker.port.postMessage("bye"));
   addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });

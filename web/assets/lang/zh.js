@@ -63,7 +63,7 @@ export default {
   "files.new_folder": "新建文件夹", "files.name_in": "在 {folder} 中的名称", "files.make": "创建", "files.rename": "重命名", "files.new_path": "新路径",
   "files.copies": "副本数", "files.copies_wanted": "每个块所需副本数（1 到 8）", "files.set": "设置", "files.one_copy": "只有一个副本时，坏一块磁盘就会丢失数据。",
   "files.undone": "已撤销。", "files.delete": "删除", "files.delete_one": "删除 {name}？", "files.delete_many": { other: "删除 {n} 项？" },
-  "files.with_all": "{path} 及其全部内容", "files.of_size": "{path}（{size}）", "files.these": { other: "所选的 {n} 项" },
+  "files.with_all": "{path} 及其全部内容：", "files.of_size": "{path}（{size}）：", "files.these": { other: "所选的 {n} 项：" },
   "files.to_trash": "将移入回收站，可以从那里恢复。", "files.deleted": { other: "已将 {n} 个文件移入回收站。" },
   "files.choose": "选择 {name}", "files.choose_all": "选择所有显示的项", "files.a_folder": "文件夹", "files.a_file": "文件",
   "files.entries": { other: "{n} 项" }, "files.tar": "打包 .tar", "files.download": "下载", "files.rising": "升序", "files.falling": "降序",

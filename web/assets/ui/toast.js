@@ -21,6 +21,6 @@ export function Toasts() {
   }, []);
   return html`<div class="toasts" role="status" aria-live="polite" data-test="toasts">${list.map(({ id, text, action }) => html`
     <div class="toast" key=${id}><span class="any grow">${text}</span>
-      ${action && html`<button class="small" data-test="undo" onClick=${() => { drop(id); action.run(); }}>${action.label}</button>`}
+      ${action && html`<button class="small" data-test=${action.test ?? "toast-action"} onClick=${() => { drop(id); action.run(); }}>${action.label}</button>`}
       <button class="small" aria-label=${t("dismiss")} onClick=${() => drop(id)}>✕</button></div>`)}</div>`;
 }

@@ -61,7 +61,7 @@ export function removeEntries(entries, done) {
           if (answer.entry) gone.push(answer.entry);
         }
       } finally {
-        if (gone.length) toast(t("files.deleted", { n: files }), { label: t("undo"), run: () => undo(gone) });
+        if (gone.length) toast(t("files.deleted", { n: files }), { label: t("undo"), test: "undo", run: () => undo(gone) });
       }
     },
     done: () => done(false),

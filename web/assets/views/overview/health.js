@@ -20,9 +20,10 @@ export function subjectLink({ kind, id }) {
 const reasonText = ({ code, count, text }) => (hasText(`health.${code}`) ? t(`health.${code}`, { n: count }) : text);
 
 function Reason({ reason }) {
+  const subjects = reason.subjects ?? [];
   const [tone, sign] = look(reason.level);
-  const shown = reason.subjects.slice(0, 5);
-  const left = reason.subjects.length - shown.length;
+  const shown = subjects.slice(0, 5);
+  const left = subjects.length - shown.length;
   return html`<li><span class="sign ${tone}" aria-hidden="true">${sign}</span> <a href=${EVIDENCE[reason.code] ?? "#/servers"}>${reasonText(reason)}</a>
     ${shown.length > 0 && html`: ${shown.map((subject, at) => html`${at > 0 && ", "}<a class="any" href=${subjectLink(subject)}>${subject.name || subject.id}</a>`)}`}
     ${left > 0 && ` ${t("and.more", { n: left })}`}</li>`;

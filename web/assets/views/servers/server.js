@@ -19,7 +19,7 @@ function Score({ score }) {
 }
 
 function Machine({ machine }) {
-  const used = machine.memory_bytes !== null && machine.memory_available_bytes !== null ? machine.memory_bytes - machine.memory_available_bytes : null;
+  const used = machine.memory_bytes && machine.memory_available_bytes ? machine.memory_bytes - machine.memory_available_bytes : null;
   return html`<${Facts} of=${[
     [t("host.cpu"), figure(machine.cpu_busy_permille, permille)],
     [t("host.load"), figure(machine.load1_permille, (load) => `${(load / 1000).toFixed(1)}${machine.cores ? ` / ${machine.cores}` : ""}`)],
@@ -42,7 +42,7 @@ export function Server({ server, volumes, marked }) {
     <${Facts} of=${[[t("host.zone"), server.zone || "–"], [t("host.host"), server.host || "–"], [t("host.version"), server.version],
       [t("host.heard"), ago(server.heard_unix_ms)]]} />
     ${server.score && html`<${Score} score=${server.score} />`}
-    <${Machine} machine=${server.machine} />
+    <${Machine} machine=${server.machine ?? {}} />
     <div class="row orders">${orders(volumes).map((name) => html`<button key=${name} class=${name === "remove" ? "small danger" : "small"}
       aria-label=${`${t(`duty.${name}`)}: ${server.address}`} onClick=${() => order(name, { server: server.address })} data-test=${`server-${name}`}>${t(`duty.${name}`)}</button>`)}</div>
     ${volumes.map((volume) => html`<${Volume} key=${volume.id} volume=${volume} />`)}
