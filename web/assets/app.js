@@ -77,6 +77,10 @@ function App() {
     <${Dialogs} />`;
 }
 
+// A file that is dropped where none is taken would take the page's place.
+for (const name of ["dragover", "drop"]) {
+  addEventListener(name, (event) => { if (event.dataTransfer.types.includes("Files")) event.preventDefault(); });
+}
 setTheme(theme());
 start();
 recallJobs();

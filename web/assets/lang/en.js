@@ -50,7 +50,7 @@ export default {
   "event.blocks_missing": { one: "{n} block can't be read", other: "{n} blocks can't be read" }, "event.blocks_readable": "All blocks can be read again",
   "event.read_only": "The cluster takes no more writes", "event.writable": "The cluster takes writes again",
 
-  "tile.space": "Space used", "tile.of": "{part} of {whole}", "tile.free": "{share} · {free} free", "tile.in": "Written now", "tile.out": "Read now",
+  "tile.space": "Space used", "tile.of": "{part} of {whole}", "tile.free": "{share} of {whole} · {free} free", "tile.in": "Written now", "tile.out": "Read now",
   "tile.requests": "Requests", "tile.repair": "Waiting for repair", "tile.no_repair": "nothing to repair", "tile.files": "Files",
   "tile.in_folders": { one: "{bytes} in {n} folder", other: "{bytes} in {n} folders" }, "tile.blocks": "Blocks", "tile.copies": "{n} copies wanted of each",
   "tile.trash": "Trash",

@@ -50,7 +50,7 @@ export default {
   "event.blocks_missing": { other: "{n} 个块无法读取" }, "event.blocks_readable": "所有块恢复可读",
   "event.read_only": "集群停止接受写入", "event.writable": "集群恢复接受写入",
 
-  "tile.space": "已用空间", "tile.of": "{part} / {whole}", "tile.free": "{share} · 剩余 {free}", "tile.in": "当前写入", "tile.out": "当前读取",
+  "tile.space": "已用空间", "tile.of": "{part} / {whole}", "tile.free": "{whole} 的 {share} · 剩余 {free}", "tile.in": "当前写入", "tile.out": "当前读取",
   "tile.requests": "请求", "tile.repair": "等待修复", "tile.no_repair": "无需修复", "tile.files": "文件",
   "tile.in_folders": { other: "{bytes}，{n} 个文件夹" }, "tile.blocks": "块", "tile.copies": "每块需 {n} 个副本",
   "tile.trash": "回收站",

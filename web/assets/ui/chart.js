@@ -8,21 +8,27 @@ import { colour, useTheme } from "./colours.js";
 import { look } from "./state.js";
 
 const HEIGHT = 160;
+const NEAR = 9; // pixels within which two marks would lie on each other
 const POWERS = Array.from({ length: 60 }, (_, power) => 2 ** power); // so that bytes have round marks
 const TONES = ["one", "two", "three"];
 const DASHES = [[], [7, 4], [2, 3]];
 
 const hhmm = (seconds) => clock(seconds * 1000).slice(0, 5);
 
-// Marks where something happened: a line, and a sign above it.
+const GRAVITY = ["critical", "warning", "ok"];
+
+// Marks where something happened: a line, and a sign above it. Of those too near each other the gravest is marked.
 function marks(plot, events) {
   const { ctx, bbox } = plot;
   ctx.save();
   ctx.font = `${11 * devicePixelRatio}px system-ui`;
   ctx.textAlign = "center";
-  for (const { at_unix_ms: at, level } of events) {
+  const taken = [];
+  const gravest = [...events].sort((one, other) => GRAVITY.indexOf(one.level) - GRAVITY.indexOf(other.level));
+  for (const { at_unix_ms: at, level } of gravest) {
     const x = plot.valToPos(at / 1000, "x", true);
-    if (x < bbox.left || x > bbox.left + bbox.width) continue;
+    if (x < bbox.left || x > bbox.left + bbox.width || taken.some((other) => Math.abs(other - x) < NEAR * devicePixelRatio)) continue;
+    taken.push(x);
     const [tone, sign] = look(level);
     ctx.strokeStyle = ctx.fillStyle = colour(tone || "dim");
     ctx.globalAlpha = level === "ok" ? 0.45 : 1;

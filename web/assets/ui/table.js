@@ -4,9 +4,9 @@ import { html } from "../html.js";
 import { t } from "../i18n.js";
 
 // columns: [[title, class], …]; the rows are the children.
-export function Table({ caption, columns, children, below, plain }) {
+export function Table({ caption, columns, children, below, sortable }) {
   return html`<div class="table" tabindex="0" role="region" aria-label=${caption}>
-    <table class=${plain ? "" : "stack"}>
+    <table class=${sortable ? "stack sortable" : "stack"}>
       <caption class="unseen">${caption}</caption>
       <thead><tr>${columns.map(([title, kind]) => html`<th scope="col" class=${kind}>${title || html`<span class="unseen">${t("actions")}</span>`}</th>`)}</tr></thead>
       <tbody>${children}</tbody>

@@ -8,6 +8,7 @@ import { abandon, ask, CELL, isGone, run } from "./run.js";
 const AT_A_TIME = 2;
 const KEEP_MS = 1000;
 const TICK_MS = 500;
+const TELL_MS = 100;
 
 // state: waiting, running, paused, failed, exists (a file is in its place), lost (its file must be chosen again), done
 let jobs = [];
@@ -16,7 +17,15 @@ const listeners = new Set();
 const stored = new Set();
 
 export const all = () => jobs;
-const tell = () => listeners.forEach((listener) => listener());
+
+// Many small files end in quick succession: what shows them is told ten times a second at most.
+let telling = 0;
+function tell() {
+  telling ||= setTimeout(() => {
+    telling = 0;
+    listeners.forEach((listener) => listener());
+  }, TELL_MS);
+}
 
 export function onChange(listener) {
   listeners.add(listener);
@@ -49,10 +58,8 @@ export function enqueue(folder, files) {
 const sameFile = (job, file) => file.name === job.name && file.size === job.size && file.lastModified === job.mtime;
 
 function advance() {
-  for (const job of jobs) {
-    if (jobs.filter(({ state }) => state === "running").length >= AT_A_TIME) break;
-    if (job.state === "waiting") go(job);
-  }
+  const free = AT_A_TIME - jobs.filter(({ state }) => state === "running").length;
+  if (free > 0) jobs.filter(({ state }) => state === "waiting").slice(0, free).forEach(go);
   tell();
 }
 

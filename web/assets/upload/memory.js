@@ -1,7 +1,7 @@
 // Unfinished uploads, remembered by the browser over reloads. Without a memory they last as long as the page.
 
 const STORE = "jobs";
-const KEPT = ["key", "path", "name", "size", "mtime", "type", "overwrite", "id", "blockBytes", "crcs", "handle"];
+const KEPT = ["key", "path", "name", "size", "mtime", "type", "overwrite", "id", "blockBytes", "crcs", "committed", "handle"];
 
 let opened = null;
 

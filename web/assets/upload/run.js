@@ -7,7 +7,7 @@ import { checksum } from "./hasher.js";
 import { sendBlock } from "./send.js";
 
 const IN_FLIGHT = 3;
-const TRIES = 5;
+const TRIES = 7; // over half a minute: longer than a nameserver takes to start
 const FIRST_PAUSE_MS = 500;
 
 export const CELL = { waiting: 0, checking: 1, sending: 2, there: 3, failed: 4 };
@@ -91,6 +91,13 @@ async function block(job, index, signal, changed) {
   }
 }
 
+// A commit whose answer was lost shows as a file in the upload's place: it is that file, if it has the same checksum.
+async function committed(job, signal) {
+  if (!job.committed) return null;
+  const there = await get("file", { path: job.path, limit: 1 }, signal);
+  return there.crc32c === job.committed && there.size === job.size ? there : null;
+}
+
 const whole = (job) => hex(job.crcs.reduce((crc, part, index) => combined(crc, Number.parseInt(part, 16), lengthOf(job, index)), 0));
 
 // Ends with what the server says of the file. `changed` is called as it goes on.
@@ -98,7 +105,13 @@ export async function run(job, changed) {
   const { signal } = job.stop;
   job.flying = new Map();
   job.sent = 0;
-  await begin(job, signal);
+  try {
+    await begin(job, signal);
+  } catch (error) {
+    const there = error.kind === "exists" && await committed(job, signal);
+    if (!there) throw error;
+    return there;
+  }
   changed(true);
   const blocks = blockCount(job);
   let next = 0;
@@ -116,6 +129,8 @@ export async function run(job, changed) {
   const failed = lanes.find(({ status }) => status === "rejected");
   if (failed) throw failed.reason;
   const crc = whole(job);
+  job.committed = crc;
+  changed(true);
   const stored = await post(`${upload(job)}/commit`, { size: job.size, crc32c: crc }, signal);
   if (stored.crc32c !== crc) throw new Error(t("up.whole_differs", { ours: crc, theirs: stored.crc32c }));
   return stored;

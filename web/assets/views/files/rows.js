@@ -40,7 +40,7 @@ export function Rows({ pages, sorting, onSort, chosen, choose, chooseAll, change
     [html`<input type="checkbox" checked=${all} onChange=${(event) => chooseAll(event.target.checked)} aria-label=${t("files.choose_all")} />`],
     [title("name")], [title("size"), "num"], [title("modified")], [t("tile.blocks"), "num optional"], [t("files.copies"), "num optional"], [""],
   ];
-  return html`<${Table} caption=${caption} columns=${columns} below=${html`<${More} pages=${pages} />`}>
+  return html`<${Table} sortable caption=${caption} columns=${columns} below=${html`<${More} pages=${pages} />`}>
     ${pages.items.map((entry) => html`<${Entry} key=${entry.path} entry=${entry} chosen=${chosen.has(entry.path)} choose=${choose} changed=${changed} searching=${searching} />`)}
   </${Table}>`;
 }

@@ -15,8 +15,8 @@ function Tiles({ state }) {
   const queue = waiting(state.repair);
   const eta = state.repair.eta_ms;
   return html`<dl class="tiles">
-    <${Tile} title=${t("tile.space")} test="tile-space" note=${t("tile.free", { free: bytes(state.free_bytes), share: percent(state.used_bytes, state.capacity_bytes) })}>
-      ${t("tile.of", { part: bytes(state.used_bytes), whole: bytes(state.capacity_bytes) })}
+    <${Tile} title=${t("tile.space")} test="tile-space" note=${t("tile.free", { whole: bytes(state.capacity_bytes), free: bytes(state.free_bytes), share: percent(state.used_bytes, state.capacity_bytes) })}>
+      ${bytes(state.used_bytes)}
       <${Meter} part=${state.used_bytes} whole=${state.capacity_bytes} label=${t("tile.space")} /></${Tile}>
     <${Tile} title=${t("tile.in")} test="tile-in">${figure(sample[1], rate)}</${Tile}>
     <${Tile} title=${t("tile.out")} test="tile-out">${figure(sample[2], rate)}</${Tile}>

@@ -49,7 +49,7 @@ function ScrubRow({ volume }) {
   const { state, passes, pass_bytes: done, last_pass_unix_ms: last, damaged, bytes_per_s: speed } = volume.scrub;
   const name = volumeName(volume);
   const word = state === "running" || state === "waiting" ? "pause" : "start";
-  return html`<tr data-test=${`scrub-${volume.id}`}><th scope="row" class="name"><a href=${volumeLink(volume.id)}>${name}</a> <span class="dim">${volume.server}</span></th>
+  return html`<tr data-test=${`scrub-${volume.id}`}><th scope="row" class="name"><a href=${volumeLink(volume.id)}>${name}</a><div class="note any">${volume.server}</div></th>
     <td><${Badge} state=${state} /></td>
     <td class="full progress"><${Meter} part=${done ?? 0} whole=${volume.used_bytes} label=${t("scrub.progress")} /><span class="note">${t("tile.of", { part: bytes(done ?? 0), whole: bytes(volume.used_bytes) })}</span></td>
     <td class="num" data-label=${t("scrub.pace")}>${figure(speed, rate)}</td>
