@@ -1,6 +1,8 @@
 // Numbers and times for people.
 
-import { language, t } from "./i18n.js";
+import { number as count, t } from "./i18n.js";
+
+export { count };
 
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
@@ -15,8 +17,6 @@ export function bytes(amount) {
 }
 
 export const rate = (amount) => `${bytes(amount)}/s`;
-
-export const count = (number) => Math.round(number).toLocaleString(language);
 
 export const perSecond = (number) => `${number < 10 ? number.toFixed(1) : count(number)}/s`;
 

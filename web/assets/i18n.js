@@ -8,11 +8,13 @@ const TEXTS = { en, zh };
 export const LANGUAGES = [["en", "English"], ["zh", "中文"]];
 
 export let language = TEXTS[recall("lang")] ? recall("lang") : navigator.language.startsWith("zh") ? "zh" : "en";
-let rules = new Intl.PluralRules(language);
+let rules;
+let numbers;
 const listeners = new Set();
 
 function settle() {
   rules = new Intl.PluralRules(language);
+  numbers = new Intl.NumberFormat(language, { maximumFractionDigits: 0 });
   document.documentElement.lang = language === "zh" ? "zh-Hans" : "en";
 }
 settle();
@@ -37,7 +39,9 @@ function pattern(key, given) {
   return typeof text === "string" ? text : text[rules.select(given?.n ?? 0)] ?? text.other;
 }
 
-const shown = (value) => (typeof value === "number" ? value.toLocaleString(language) : value);
+export const number = (value) => numbers.format(value);
+
+const shown = (value) => (typeof value === "number" ? number(value) : value);
 
 // t("files.deleted", {n: 3}): a text with {names} replaced; by `n` one of its plural forms is chosen.
 export function t(key, given) {

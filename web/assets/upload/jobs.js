@@ -3,9 +3,10 @@
 import { join } from "../api.js";
 import { t } from "../i18n.js";
 import { claim, forget, keep, kept } from "./memory.js";
-import { abandon, ask, CELL, isGone, run } from "./run.js";
+import { abandon, ask, CELL, IN_FLIGHT, isGone, run } from "./run.js";
 
-const AT_A_TIME = 2;
+const LANES = 6; // requests at a time: two large files', or six small ones'
+const BLOCK_BYTES = 4 * 1024 * 1024; // about what a block has, before the server says it
 const KEEP_MS = 1000;
 const TICK_MS = 500;
 const TELL_MS = 100;
@@ -57,9 +58,17 @@ export function enqueue(folder, files) {
 
 const sameFile = (job, file) => file.name === job.name && file.size === job.size && file.lastModified === job.mtime;
 
+const lanes = ({ size }) => Math.min(IN_FLIGHT, Math.max(1, Math.ceil(size / BLOCK_BYTES)));
+
 function advance() {
-  const free = AT_A_TIME - jobs.filter(({ state }) => state === "running").length;
-  if (free > 0) jobs.filter(({ state }) => state === "waiting").slice(0, free).forEach(go);
+  let free = LANES - jobs.reduce((sum, job) => sum + (job.state === "running" ? lanes(job) : 0), 0);
+  for (const job of jobs) {
+    if (free <= 0) break;
+    if (job.state !== "waiting") continue;
+    if (lanes(job) > free) break;
+    free -= lanes(job);
+    go(job);
+  }
   tell();
 }
 

@@ -6,7 +6,7 @@ import { combined, hex } from "./crc32c.js";
 import { checksum } from "./hasher.js";
 import { sendBlock } from "./send.js";
 
-const IN_FLIGHT = 3;
+export const IN_FLIGHT = 3;
 const TRIES = 7; // over half a minute: longer than a nameserver takes to start
 const FIRST_PAUSE_MS = 500;
 

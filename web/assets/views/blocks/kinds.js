@@ -1,6 +1,6 @@
 // By what the block map can be coloured: each with the looks of its legend, and what a cell has of them.
 
-import { t } from "../../i18n.js";
+import { number, t } from "../../i18n.js";
 
 const DAY_MS = 86_400_000;
 
@@ -35,6 +35,6 @@ export const KINDS = { health, age, heat };
 
 // What is to be said of a cell.
 export function tell(cell) {
-  const ills = HEALTH.filter((kind) => cell[kind] > 0).map((kind) => `${t(`cell.${kind}`)}: ${cell[kind].toLocaleString()}`);
+  const ills = HEALTH.filter((kind) => cell[kind] > 0).map((kind) => `${t(`cell.${kind}`)}: ${number(cell[kind])}`);
   return [cell.count === 1 ? cell.from : `${cell.from} … ${cell.to}`, t("n.blocks", { n: cell.count }), ills.join(", ") || t("cell.good"), age.word(age.of(cell)), heat.word(heat.of(cell))].join(" · ");
 }

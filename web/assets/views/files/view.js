@@ -31,7 +31,9 @@ export function Files({ path }) {
   const changed = () => { setChosen(new Map()); pages.again(); };
   useDrop(path);
   useChange(contents, 2000, pages.again);
-  useEffect(() => onStored(pages.again), [pages.again]);
+  const [stored, setStored] = useState(0);
+  useEffect(() => onStored(() => setStored((last) => last + 1)), []);
+  useChange(stored, 500, pages.again);
   useEffect(() => {
     const timer = setTimeout(() => setSearch(typed.trim()), SETTLE_MS);
     return () => clearTimeout(timer);
