@@ -25,7 +25,7 @@ export function Header({ name }) {
   const current = UNDER[name] ?? name;
   return html`<header class="bar">
     <a class="brand" href="#/" aria-label="Blockyard"><img src=${ICON} alt="" width="26" height="26" /><span>Blockyard</span></a>
-    <button class="menu small" aria-expanded=${open ? "true" : "false"} aria-controls="nav" onClick=${() => setOpen(!open)} data-test="menu">☰ ${t("menu")}</button>
+    <button class="menu small" aria-expanded=${open ? "true" : "false"} aria-controls="nav" onClick=${() => setOpen(!open)} aria-label=${t("menu")} data-test="menu">☰<span> ${t("menu")}</span></button>
     <nav id="nav" class=${open ? "open" : ""} aria-label=${t("views")}>${NAMES.map((one) => html`
       <a key=${one} href=${`#/${one}${one === "files" ? "/" : ""}`} aria-current=${one === current ? "page" : undefined} onClick=${() => setOpen(false)} data-test=${`nav-${one || "overview"}`}>${t(`nav.${one}`)}</a>`)}</nav>
     <${Pulse} />
