@@ -17,23 +17,24 @@ export function useAnswer(question, deps) {
   return { ...answer, again: useCallback(() => setRound((last) => last + 1), []) };
 }
 
-// A list in pages. `page(last, signal)` answers {items, more}; `last` is the last item there is.
+// A list in pages. `page(last, signal, next)` answers {items, more, next?}; `last` is the last item there is, and `next`
+// what the page before said that this one comes behind.
 // `again` loads anew as many as are shown; with other `deps` the list starts over.
 export function usePages(page, deps) {
   const [shown, set] = useState({ items: [], more: false, busy: true });
   const held = useRef(null);
 
-  const load = useCallback(async (atLeast, from, keep) => {
+  const load = useCallback(async (atLeast, from, keep, next) => {
     held.current?.abort();
     const stop = held.current = new AbortController();
     set((before) => ({ ...(keep ? before : { items: [], more: false }), busy: true }));
     try {
       let items = from;
-      let answer;
+      let answer = { next };
       do {
-        answer = await page(items.at(-1), stop.signal);
+        answer = await page(items.at(-1), stop.signal, answer.next);
         items = [...items, ...answer.items];
-      } while (answer.more && answer.items.length && items.length < atLeast);
+      } while (answer.more && (answer.items.length || answer.next) && items.length < atLeast);
       if (!stop.signal.aborted) set({ items, more: answer.more, busy: false, answer });
     } catch (error) {
       if (!stop.signal.aborted) set((before) => ({ ...before, busy: false, error }));
@@ -47,7 +48,7 @@ export function usePages(page, deps) {
 
   return {
     ...shown,
-    next: () => load(shown.items.length + 1, shown.items, true),
+    next: () => load(shown.items.length + 1, shown.items, true, shown.answer?.next),
     again: () => load(shown.items.length, [], true),
   };
 }

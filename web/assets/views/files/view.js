@@ -22,8 +22,7 @@ export function Files({ path }) {
   const [chosen, setChosen] = useState(new Map());
   const contents = useKnown(({ state }) => state && `${state.files} ${state.directories} ${state.file_bytes}`);
 
-  const pages = usePages(async (last, signal) => {
-    const after = last && (search ? last.path : last.name);
+  const pages = usePages(async (_, signal, after) => {
     const answer = await get("files", { path, search, after, limit: PAGE, ...(sorting.sort === "name" && sorting.order === "asc" ? {} : sorting) }, signal);
     return { ...answer, items: answer.files };
   }, [path, search, sorting]);
