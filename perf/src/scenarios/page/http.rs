@@ -77,6 +77,21 @@ pub(super) async fn get(web: &str, file: &Planned, wanted: Option<&Pool>) -> Res
     Ok(())
 }
 
+/// The stream of events of a page that is opened now.
+pub(super) async fn events(web: &str) -> Result<Incoming> {
+    let request = Request::builder()
+        .uri("/api/v1/events")
+        .header(header::HOST, web)
+        .body(Empty::<Bytes>::new())?;
+    let response = send(web, request).await?;
+    ensure!(
+        response.status() == StatusCode::OK,
+        "the page does not tell what happens: {}",
+        response.status()
+    );
+    Ok(response.into_body())
+}
+
 fn same(pool: &Pool, file: &Planned, offset: u64, data: &[u8]) -> bool {
     let (bytes, start) = pool.shared(file.number);
     let mut at = (start + offset as usize) % bytes.len();

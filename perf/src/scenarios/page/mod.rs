@@ -1,7 +1,10 @@
 //! `page`: uploads and downloads through the web page, beside the client library in the same run. The page lives in the
-//! nameserver's process and is itself a client of the dataservers: every byte takes one hop more.
+//! nameserver's process and is itself a client of the dataservers: every byte takes one hop more. Then what pages cost
+//! that are only open.
 
 mod http;
+mod large;
+mod open;
 
 use anyhow::Result;
 use futures_util::future::try_join_all;
@@ -33,7 +36,9 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     let mut cases = STREAMS.map(Case::new);
     let round_bytes: u64 = cases.iter().map(|case| 2 * case.bytes(context)).sum();
     // What was read keeps its place longer than a run.
-    let capacity_bytes = round_bytes * u64::from(rounds + 1) * 21 / 20 + (1 << 30);
+    let large_bytes = large::TIMES * context.flags.size_bytes();
+    let stored_bytes = round_bytes * u64::from(rounds + 1) + large_bytes;
+    let capacity_bytes = stored_bytes * 21 / 20 + (1 << 30);
     context.check_space(2 * capacity_bytes)?;
     let shape = Shape {
         dataservers: 2,
@@ -77,6 +82,10 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
             }
         }
         close(clients).await;
+        large::run(context, nodes, &pool).await?;
+        let many = self::clients(nodes, open::CLIENTS as u32).await?;
+        open::run(context, nodes, &many).await?;
+        close(many).await;
         Ok(())
     })?;
     for case in &mut cases {
