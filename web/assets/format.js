@@ -18,7 +18,7 @@ export function bytes(amount) {
 
 export const rate = (amount) => `${bytes(amount)}/s`;
 
-export const perSecond = (number) => `${number < 10 ? number.toFixed(1) : count(number)}/s`;
+export const perSecond = (number) => `${number > 0 && number < 10 ? number.toFixed(1) : count(number)}/s`;
 
 export const percent = (part, whole) => `${whole > 0 ? Math.round((100 * part) / whole) : 0}%`;
 

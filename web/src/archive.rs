@@ -24,7 +24,7 @@ const RECORD_BYTES: usize = 512;
 /// Streams the folder `path`.
 #[utoipa::path(get, path = "/api/v1/archive/{path}", tag = "files", params(("path" = String, Path)), responses((status = 200, content_type = "application/x-tar")))]
 pub(crate) async fn archive(page: &Page, path: &str, head: bool) -> Result<Answered> {
-    let (folder, _) = page.backend.lookup(path, 0, 0)?;
+    let (folder, _) = page.backend.lookup(path, 0, 0).await?;
     if !folder.directory {
         return Err(Problem::invalid(format!(
             "{} is a file; download it as it is",
@@ -85,7 +85,7 @@ async fn next_page(
     let Some(after) = after else { return Ok(None) };
     // Others want this thread too.
     tokio::task::yield_now().await;
-    let Rows { rows, more } = backend.list_below(&folder, &after, PAGE)?;
+    let Rows { rows, more } = backend.list_below(&folder, &after, PAGE).await?;
     let next = rows.last().filter(|_| more).map(|last| below(&folder, last));
     Ok(Some((rows, next)))
 }

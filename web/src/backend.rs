@@ -77,40 +77,40 @@ pub trait Backend {
     ///
     /// # Errors
     /// When it can't be told.
-    fn status(&self) -> Result<ClusterStatus>;
+    fn status(&self) -> Answer<ClusterStatus>;
 
     /// A file or folder and at most `max` of its blocks from the `from`th on.
     ///
     /// # Errors
     /// `NotFound`, or `Invalid` for a name that can't be.
-    fn lookup(&self, path: &str, from: u32, max: u32) -> Result<(FileInfo, Vec<BlockInfo>)>;
+    fn lookup(&self, path: &str, from: u32, max: u32) -> Answer<(FileInfo, Vec<BlockInfo>)>;
 
     /// Blocks of a version that a lookup has named, with fresh rights to read them.
     ///
     /// # Errors
     /// `Gone` once the version is no longer kept.
-    fn blocks(&self, version: u64, from: u32, max: u32) -> Result<Vec<BlockInfo>>;
+    fn blocks(&self, version: u64, from: u32, max: u32) -> Answer<Vec<BlockInfo>>;
 
     /// Everything below a folder, behind the path `after` (told from the folder on), in the order of paths.
     ///
     /// # Errors
     /// As [`Backend::list`].
-    fn list_below(&self, path: &str, after: &str, limit: u32) -> Result<Rows<FileInfo>>;
+    fn list_below(&self, path: &str, after: &str, limit: u32) -> Answer<Rows<FileInfo>>;
 
     /// Entries of a folder whose names begin with `prefix`, behind the name `after`, in the order of names.
     ///
     /// # Errors
     /// `NotFound`, or `Invalid` when it is no folder.
-    fn list(&self, path: &str, prefix: &str, after: &str, limit: u32) -> Result<Rows<FileInfo>>;
+    fn list(&self, path: &str, prefix: &str, after: &str, limit: u32) -> Answer<Rows<FileInfo>>;
 
     /// Blocks that a volume should hold, behind the id `after`.
     ///
     /// # Errors
     /// `NotFound` for an unknown volume.
-    fn held(&self, volume: VolumeId, after: BlockId, limit: u32) -> Result<Rows<HeldBlock>>;
+    fn held(&self, volume: VolumeId, after: BlockId, limit: u32) -> Answer<Rows<HeldBlock>>;
 
     /// Blocks of a range of ids with the paths of their files, at most `limit`.
-    fn blocks_in(&self, range: RangeInclusive<BlockId>, limit: u32) -> Rows<(BlockInfo, String)>;
+    fn blocks_in(&self, range: RangeInclusive<BlockId>, limit: u32) -> Answer<Rows<(BlockInfo, String)>>;
 
     /// The blocks of a range from afar.
     fn block_map(&self, range: RangeInclusive<BlockId>, cells_max: usize) -> Answer<BlockMap>;
@@ -119,22 +119,22 @@ pub trait Backend {
     fn what_if(&self, lost: Vec<VolumeId>) -> Answer<WhatIf>;
 
     /// Entries of the trash behind `after`.
-    fn trash(&self, after: u64, limit: u32) -> Rows<Trashed>;
+    fn trash(&self, after: u64, limit: u32) -> Answer<Rows<Trashed>>;
 
     /// The entry of the trash that came last from `path`; `None` where it is not among the last ones.
-    fn newest_in_trash(&self, path: &str) -> Option<u64>;
+    fn newest_in_trash(&self, path: &str) -> Answer<Option<u64>>;
 
     /// An upload in progress, as far as it has come.
     ///
     /// # Errors
     /// `Denied` when no such upload is open.
-    fn upload_so_far(&self, lease: u64) -> Result<UploadSoFar>;
+    fn upload_so_far(&self, lease: u64) -> Answer<UploadSoFar>;
 
     /// One block.
     ///
     /// # Errors
     /// `NotFound` when no version has it.
-    fn locate(&self, block: BlockId) -> Result<Located>;
+    fn locate(&self, block: BlockId) -> Answer<Located>;
 
     /// A whole block, verified against its CRC32C.
     fn read_block(&self, block: BlockInfo) -> Answer<Bytes>;

@@ -17,20 +17,20 @@ use crate::target::{Query, read_json};
 pub(crate) async fn remove(page: &Page, path: &str, query: &Query, headers: &HeaderMap) -> Result<Answered> {
     let recursive = query.switch("recursive")?;
     if headers.contains_key(header::IF_MATCH) || headers.contains_key(header::IF_NONE_MATCH) {
-        let (file, _) = page.backend.lookup(path, 0, 0)?;
+        let (file, _) = page.backend.lookup(path, 0, 0).await?;
         if conditions::judge(headers, Some(&etag(&file)), false) != Verdict::Proceed {
             return Ok(precondition_failed(path));
         }
     }
     let removed = page.backend.remove(path, recursive).await?;
-    let entry = page.backend.newest_in_trash(path);
+    let entry = page.backend.newest_in_trash(path).await?;
     Ok(json(StatusCode::OK, &Gone::into_trash(removed, entry)))
 }
 
 /// Makes the folder `path`, with its missing parents.
 #[utoipa::path(post, path = "/api/v1/folders/{path}", tag = "files", params(("path" = String, Path)), responses((status = 201, body = File)))]
 pub(crate) async fn make_folder(page: &Page, path: &str) -> Result<Answered> {
-    match page.backend.lookup(path, 0, 0) {
+    match page.backend.lookup(path, 0, 0).await {
         Ok(_) => {
             return Err(Problem::new(
                 ProblemKind::Exists,
@@ -51,6 +51,6 @@ pub(crate) async fn rename(page: &Page, asked: Asked) -> Result<Answered> {
     page.backend
         .rename(&wanted.from, &wanted.to, wanted.overwrite)
         .await?;
-    let (file, _) = page.backend.lookup(&wanted.to, 0, 0)?;
+    let (file, _) = page.backend.lookup(&wanted.to, 0, 0).await?;
     Ok(json(StatusCode::OK, &File::from(file)))
 }

@@ -65,7 +65,7 @@ pub(crate) async fn file(
     taken: Taken,
     head: bool,
 ) -> Result<Answered> {
-    let (file, _) = page.backend.lookup(path, 0, 0)?;
+    let (file, _) = page.backend.lookup(path, 0, 0).await?;
     if file.directory {
         return Err(Problem::invalid(format!(
             "{} is a folder; ask for the files in it",
@@ -118,7 +118,7 @@ pub(crate) async fn file(
 #[utoipa::path(get, path = "/api/v1/blocks/{id}", tag = "files", params(("id" = String, Path)), responses((status = 200, content_type = "application/octet-stream")))]
 pub(crate) async fn block(page: &Page, id: &str, headers: &HeaderMap, head: bool) -> Result<Answered> {
     let id = block_id(id)?;
-    let located = page.backend.locate(id)?;
+    let located = page.backend.locate(id).await?;
     // A block never changes under its id.
     let tag = format!("\"{id}\"");
     let mut response = if conditions::judge(headers, Some(&tag), true) == Verdict::NotModified {
@@ -244,7 +244,7 @@ fn cuts(
                 return Ok(None);
             }
             let Some(block) = walk.blocks.pop_front() else {
-                let page = walk.backend.blocks(walk.version, walk.next, BLOCKS_PAGE)?;
+                let page = walk.backend.blocks(walk.version, walk.next, BLOCKS_PAGE).await?;
                 if page.is_empty() {
                     return Err(Problem::new(
                         ProblemKind::Failed,

@@ -77,8 +77,8 @@ struct Repair {
     #[schema(value_type = Object)]
     balanced: Backlog,
     bytes_per_s: u64,
-    /// 0 where nothing can be said.
-    eta_ms: u64,
+    /// Null where nothing can be said.
+    eta_ms: Option<u64>,
     failed: u64,
 }
 
@@ -227,7 +227,7 @@ impl From<RepairStatus> for Repair {
             copied: repair.copied,
             balanced: repair.balanced,
             bytes_per_s: repair.bytes_per_s,
-            eta_ms: repair.eta_ms,
+            eta_ms: (repair.eta_ms > 0).then_some(repair.eta_ms),
             failed: repair.failed,
         }
     }

@@ -1,11 +1,14 @@
-//! The page of a running cluster: looks through the nameserver's [`View`], moves bytes and changes names
-//! through a [`Client`], which works on a thread of its own.
+//! The page of a running cluster, on a thread of its own: what it asks of the nameserver is done on the nameserver's
+//! thread, which bytes of transfers never touch. It moves them, and changes names, through a [`Client`], which has a
+//! thread of its own too.
 
 use std::ops::RangeInclusive;
 use std::rc::Rc;
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc, oneshot};
+use tokio::task::LocalSet;
 
 use blockyard_client::{Client, Options, UploadOptions};
 use blockyard_nameserver::survey::{BlockMap, WhatIf};
@@ -20,37 +23,135 @@ use crate::backend::{Answer, Backend, Located, Removed, Rows, Upload, Uploaded};
 use crate::pipe::BodyReader;
 use crate::server::{PageConfig, serve_backend};
 
-/// Serves the page of the nameserver behind `view` until dropped. To be run on the nameserver's own thread,
-/// inside its `LocalSet`.
+/// Questions that wait for the nameserver's thread at the most; whoever has another one waits.
+const QUESTIONS_MAX: usize = 256;
+
+/// Something to be done on the nameserver's thread.
+type Question = Box<dyn FnOnce(&View) + Send>;
+
+/// Serves the page of the nameserver behind `view` until dropped. To be run on the nameserver's own thread, inside its
+/// `LocalSet`: it answers what the page asks from its thread.
 pub async fn serve(config: PageConfig, view: View) {
-    let client = Rc::new(OnceCell::new());
-    serve_backend(config, Rc::new(Live { view, client })).await;
+    let (questions, mut asked) = mpsc::channel(QUESTIONS_MAX);
+    let _page = match PageThread::start(config, questions) {
+        Ok(page) => page,
+        Err(error) => return tracing::error!(%error, "the page can't be served"),
+    };
+    // It ends with the page's thread, whose senders these are.
+    while let Some(question) = asked.recv().await {
+        question(&view);
+    }
+}
+
+/// The page's thread; it ends when this is dropped.
+struct PageThread {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl PageThread {
+    fn start(config: PageConfig, questions: mpsc::Sender<Question>) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("blockyard-page".to_owned())
+            .spawn(move || {
+                let client = Rc::new(OnceCell::new());
+                let page = Rc::new(Live { questions, client });
+                LocalSet::new().block_on(&runtime, async move {
+                    tokio::select! {
+                        () = serve_backend(config, page) => {}
+                        _ = stopped => {}
+                    }
+                });
+            })?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for PageThread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        // Where it waits for an answer, it learns that none comes: the questions are dropped first.
+        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
+            tracing::error!("the page's thread has panicked");
+        }
+    }
 }
 
 struct Live {
-    view: View,
+    questions: mpsc::Sender<Question>,
     /// Connected when first needed: the nameserver may not be listening yet when the page is.
     client: Rc<OnceCell<Client>>,
 }
 
+fn stopping() -> Problem {
+    Problem::retry("the nameserver is stopping")
+}
+
 impl Live {
+    /// Has the nameserver's thread answer.
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&View) -> Result<T> + Send + 'static,
+    ) -> Answer<T> {
+        self.ask_at_length(async move |view| question(&view))
+    }
+
+    /// The same where the answer takes several turns of that thread; it is given up with whoever asked.
+    fn ask_at_length<T: Send + 'static>(
+        &self,
+        question: impl AsyncFnOnce(View) -> Result<T> + Send + 'static,
+    ) -> Answer<T> {
+        let questions = self.questions.clone();
+        Box::pin(async move { answer(&questions, question).await })
+    }
+
     /// Does `work` with the client, connecting it first where it is not.
     fn with_client<T, F>(&self, work: impl FnOnce(Client) -> F + 'static) -> Answer<T>
     where
         T: 'static,
         F: Future<Output = Result<T>> + 'static,
     {
-        let (view, cell) = (self.view.clone(), self.client.clone());
+        let (questions, cell) = (self.questions.clone(), self.client.clone());
         Box::pin(async move {
-            let client = cell.get_or_try_init(|| connect(&view)).await?.clone();
+            let client = cell.get_or_try_init(|| connect(&questions)).await?.clone();
             work(client).await
         })
     }
 }
 
-async fn connect(view: &View) -> Result<Client> {
-    let address = reachable(&view.cluster().address);
-    Client::connect(Options::new(vec![address], view.secret()?))
+async fn answer<T: Send + 'static>(
+    questions: &mpsc::Sender<Question>,
+    question: impl AsyncFnOnce(View) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (mut tell, told) = oneshot::channel();
+    let question: Question = Box::new(move |view| {
+        let view = view.clone();
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                biased;
+                answer = question(view) => drop(tell.send(answer)),
+                () = tell.closed() => {}
+            }
+        });
+    });
+    questions.send(question).await.map_err(|_| stopping())?;
+    told.await.unwrap_or_else(|_| Err(stopping()))
+}
+
+async fn connect(questions: &mpsc::Sender<Question>) -> Result<Client> {
+    let known = answer(questions, async |view: View| {
+        Ok((view.cluster().address, view.secret()?))
+    })
+    .await?;
+    let (address, secret) = known;
+    Client::connect(Options::new(vec![reachable(&address)], secret))
         .await
         .map_err(|problem| problem.context("the page cannot reach its own nameserver"))
 }
@@ -70,64 +171,63 @@ fn reachable(address: &str) -> String {
 }
 
 impl Backend for Live {
-    fn status(&self) -> Result<ClusterStatus> {
-        Ok(self.view.status())
+    fn status(&self) -> Answer<ClusterStatus> {
+        self.ask(|view| Ok(view.status()))
     }
 
-    fn lookup(&self, path: &str, from: u32, max: u32) -> Result<(FileInfo, Vec<BlockInfo>)> {
-        self.view.lookup(path, from, max)
+    fn lookup(&self, path: &str, from: u32, max: u32) -> Answer<(FileInfo, Vec<BlockInfo>)> {
+        let path = path.to_owned();
+        self.ask(move |view| view.lookup(&path, from, max))
     }
 
-    fn blocks(&self, version: u64, from: u32, max: u32) -> Result<Vec<BlockInfo>> {
-        self.view.blocks(version, from, max)
+    fn blocks(&self, version: u64, from: u32, max: u32) -> Answer<Vec<BlockInfo>> {
+        self.ask(move |view| view.blocks(version, from, max))
     }
 
-    fn list(&self, path: &str, prefix: &str, after: &str, limit: u32) -> Result<Rows<FileInfo>> {
-        let (rows, more) = self.view.list(path, prefix, after, limit as usize, false)?;
-        Ok(Rows { rows, more })
+    fn list(&self, path: &str, prefix: &str, after: &str, limit: u32) -> Answer<Rows<FileInfo>> {
+        let [path, prefix, after] = [path, prefix, after].map(str::to_owned);
+        self.ask(move |view| Ok(rows(view.list(&path, &prefix, &after, limit as usize, false)?)))
     }
 
-    fn list_below(&self, path: &str, after: &str, limit: u32) -> Result<Rows<FileInfo>> {
-        let (rows, more) = self.view.list(path, "", after, limit as usize, true)?;
-        Ok(Rows { rows, more })
+    fn list_below(&self, path: &str, after: &str, limit: u32) -> Answer<Rows<FileInfo>> {
+        let [path, after] = [path, after].map(str::to_owned);
+        self.ask(move |view| Ok(rows(view.list(&path, "", &after, limit as usize, true)?)))
     }
 
-    fn blocks_in(&self, range: RangeInclusive<BlockId>, limit: u32) -> Rows<(BlockInfo, String)> {
-        let (rows, more) = self.view.run_of_blocks(range, limit as usize);
-        Rows { rows, more }
+    fn held(&self, volume: VolumeId, after: BlockId, limit: u32) -> Answer<Rows<HeldBlock>> {
+        self.ask(move |view| Ok(rows(view.replicas_of(volume, after, limit)?)))
+    }
+
+    fn blocks_in(&self, range: RangeInclusive<BlockId>, limit: u32) -> Answer<Rows<(BlockInfo, String)>> {
+        self.ask(move |view| Ok(rows(view.run_of_blocks(range, limit as usize))))
     }
 
     fn block_map(&self, range: RangeInclusive<BlockId>, cells_max: usize) -> Answer<BlockMap> {
-        let view = self.view.clone();
-        Box::pin(async move { Ok(view.block_map(range, cells_max).await) })
+        self.ask_at_length(async move |view| Ok(view.block_map(range, cells_max).await))
     }
 
     fn what_if(&self, lost: Vec<VolumeId>) -> Answer<WhatIf> {
-        let view = self.view.clone();
-        Box::pin(async move { view.what_if(&lost).await })
+        self.ask_at_length(async move |view| view.what_if(&lost).await)
     }
 
-    fn trash(&self, after: u64, limit: u32) -> Rows<Trashed> {
-        let (rows, more) = self.view.trash(after, limit);
-        Rows { rows, more }
+    fn trash(&self, after: u64, limit: u32) -> Answer<Rows<Trashed>> {
+        self.ask(move |view| Ok(rows(view.trash(after, limit))))
     }
 
-    fn newest_in_trash(&self, path: &str) -> Option<u64> {
-        self.view.newest_in_trash(path)
+    fn newest_in_trash(&self, path: &str) -> Answer<Option<u64>> {
+        let path = path.to_owned();
+        self.ask(move |view| Ok(view.newest_in_trash(&path)))
     }
 
-    fn upload_so_far(&self, lease: u64) -> Result<UploadSoFar> {
-        self.view.upload(lease)
+    fn upload_so_far(&self, lease: u64) -> Answer<UploadSoFar> {
+        self.ask(move |view| view.upload(lease))
     }
 
-    fn held(&self, volume: VolumeId, after: BlockId, limit: u32) -> Result<Rows<HeldBlock>> {
-        let (rows, more) = self.view.replicas_of(volume, after, limit)?;
-        Ok(Rows { rows, more })
-    }
-
-    fn locate(&self, block: BlockId) -> Result<Located> {
-        let (info, path, version) = self.view.locate(block)?;
-        Ok(Located { info, path, version })
+    fn locate(&self, block: BlockId) -> Answer<Located> {
+        self.ask(move |view| {
+            let (info, path, version) = view.locate(block)?;
+            Ok(Located { info, path, version })
+        })
     }
 
     fn read_block(&self, block: BlockInfo) -> Answer<Bytes> {
@@ -218,6 +318,10 @@ impl Backend for Live {
     fn abandon_upload(&self, lease: u64) -> Answer<()> {
         self.with_client(move |client| async move { client.abandon_upload(lease).await })
     }
+}
+
+fn rows<T>((rows, more): (Vec<T>, bool)) -> Rows<T> {
+    Rows { rows, more }
 }
 
 fn options_of(upload: Upload) -> (String, UploadOptions) {

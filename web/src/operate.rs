@@ -22,7 +22,12 @@ const MAINTENANCE_HOURS: f64 = 1.0;
 const MAINTENANCE_HOURS_MAX: f64 = 24.0 * 365.0;
 
 /// The volumes of these servers, and these volumes.
-fn volumes(page: &Page, servers: &[String], zones: &[String], volumes: &[String]) -> Result<Vec<VolumeId>> {
+async fn volumes(
+    page: &Page,
+    servers: &[String],
+    zones: &[String],
+    volumes: &[String],
+) -> Result<Vec<VolumeId>> {
     let mut found = volumes
         .iter()
         .map(|id| volume_id(id))
@@ -30,7 +35,7 @@ fn volumes(page: &Page, servers: &[String], zones: &[String], volumes: &[String]
     if servers.is_empty() && zones.is_empty() {
         return Ok(found);
     }
-    let status = page.backend.status()?;
+    let status = page.backend.status().await?;
     for wanted in servers {
         let known = status.servers.iter().find(|server| server.address == *wanted);
         known.ok_or_else(|| Problem::not_found(format!("there is no dataserver {wanted}")))?;
@@ -57,7 +62,7 @@ fn volumes(page: &Page, servers: &[String], zones: &[String], volumes: &[String]
 #[utoipa::path(post, path = "/api/v1/duty", tag = "operate", request_body = Assign, responses((status = 200, body = Done)))]
 pub(crate) async fn duty(page: &Page, asked: Asked) -> Result<Answered> {
     let wanted: Assign = read_json(page, asked).await?;
-    let ids = volumes(page, &wanted.servers, &[], &wanted.volumes)?;
+    let ids = volumes(page, &wanted.servers, &[], &wanted.volumes).await?;
     if ids.is_empty() {
         return Err(Problem::invalid("say which servers or volumes are meant"));
     }
@@ -67,7 +72,7 @@ pub(crate) async fn duty(page: &Page, asked: Asked) -> Result<Answered> {
         "draining" => Duty::Draining,
         "removed" => Duty::Removed,
         "maintenance" if hours > 0.0 && hours <= MAINTENANCE_HOURS_MAX => Duty::Maintenance {
-            until_unix_ms: page.backend.status()?.cluster.now_unix_ms + (hours * HOUR_MS) as u64,
+            until_unix_ms: page.backend.status().await?.cluster.now_unix_ms + (hours * HOUR_MS) as u64,
         },
         "maintenance" => {
             return Err(Problem::invalid(format!(
@@ -90,7 +95,7 @@ pub(crate) async fn duty(page: &Page, asked: Asked) -> Result<Answered> {
 #[utoipa::path(post, path = "/api/v1/repair", tag = "operate", request_body = Tune, responses((status = 200, body = Done)))]
 pub(crate) async fn repair(page: &Page, asked: Asked) -> Result<Answered> {
     let wanted: Tune = read_json(page, asked).await?;
-    let now = page.backend.status()?.repair.tuning;
+    let now = page.backend.status().await?.repair.tuning;
     let tuning = Tuning {
         repair_paused: wanted.paused.unwrap_or(now.repair_paused),
         repair_forced: wanted.forced.unwrap_or(now.repair_forced),
@@ -110,7 +115,7 @@ pub(crate) async fn scrub(page: &Page, asked: Asked) -> Result<Answered> {
         "pause" => ScrubOrder::Pause,
         _ => return Err(Problem::invalid("the order is start or pause")),
     };
-    let ids = volumes(page, &[], &[], &wanted.volumes)?;
+    let ids = volumes(page, &[], &[], &wanted.volumes).await?;
     let count = ids.len() as u64;
     page.backend.scrub(ids, order).await?;
     Ok(json(StatusCode::OK, &Done { volumes: count }))
@@ -129,9 +134,9 @@ pub(crate) async fn replication(page: &Page, asked: Asked) -> Result<Answered> {
 
 /// What is in the trash, behind the entry `after`.
 #[utoipa::path(get, path = "/api/v1/trash", tag = "files", params(("after" = Option<u64>, Query)), responses((status = 200, body = Trash)))]
-pub(crate) fn trash(page: &Page, query: &Query) -> Result<Answered> {
+pub(crate) async fn trash(page: &Page, query: &Query) -> Result<Answered> {
     let after = query.long("after", 0)?;
-    let rows = page.backend.trash(after, TRASH_ROWS);
+    let rows = page.backend.trash(after, TRASH_ROWS).await?;
     Ok(json(StatusCode::OK, &Trash::from(rows)))
 }
 
@@ -172,7 +177,8 @@ pub(crate) async fn what_if(page: &Page, query: &Query) -> Result<Answered> {
         &query.all("server"),
         &query.all("zone"),
         &query.all("volume"),
-    )?;
+    )
+    .await?;
     let count = ids.len() as u64;
     let found = page.backend.what_if(ids).await?;
     Ok(json(StatusCode::OK, &WhatIfAnswer::new(count, found)))

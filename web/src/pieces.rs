@@ -130,12 +130,13 @@ impl Kept {
 }
 
 /// The upload of an id; `Gone` once it is not open any more.
-fn found(page: &Page, id: &str) -> Result<UploadSoFar> {
+async fn found(page: &Page, id: &str) -> Result<UploadSoFar> {
     let lease = u64::from_str_radix(id, 16)
         .map_err(|_| Problem::invalid("the id of an upload is hexadecimal digits"))?;
     let found = page
         .backend
         .upload_so_far(lease)
+        .await
         .map_err(|problem| match problem.kind {
             ProblemKind::Denied => Problem::new(ProblemKind::Gone, problem.message),
             _ => problem,
@@ -157,7 +158,7 @@ pub(crate) async fn open(page: &Page, asked: Asked) -> Result<Answered> {
     };
     let lease = page.backend.open_upload(upload).await?;
     page.kept.touch(lease.id);
-    let so_far = page.backend.upload_so_far(lease.id)?;
+    let so_far = page.backend.upload_so_far(lease.id).await?;
     Ok(json(
         StatusCode::CREATED,
         &Opened {
@@ -170,8 +171,8 @@ pub(crate) async fn open(page: &Page, asked: Asked) -> Result<Answered> {
 
 /// Which blocks of an upload are there.
 #[utoipa::path(get, path = "/api/v1/uploads/{id}", tag = "uploads", params(("id" = String, Path)), responses((status = 200, body = SoFar)))]
-pub(crate) fn look(page: &Page, id: &str) -> Result<Answered> {
-    let so_far = found(page, id)?;
+pub(crate) async fn look(page: &Page, id: &str) -> Result<Answered> {
+    let so_far = found(page, id).await?;
     Ok(json(
         StatusCode::OK,
         &SoFar {
@@ -193,7 +194,7 @@ pub(crate) async fn store(page: &Page, id: &str, index: &str, asked: Asked) -> R
     let index: u32 = index
         .parse()
         .map_err(|_| Problem::invalid("the index of a block is a number"))?;
-    let so_far = found(page, id)?;
+    let so_far = found(page, id).await?;
     let given = asked.headers().get("x-crc32c").cloned();
     let _turn = page.piece_turn().await?;
     let body = Limited::new(asked.into_body(), BLOCK_BYTES_MAX).collect();
@@ -230,7 +231,7 @@ pub(crate) async fn commit(page: &Page, id: &str, asked: Asked) -> Result<Answer
     let wanted: Commit = read_json(page, asked).await?;
     let crc32c = u32::from_str_radix(&wanted.crc32c, 16)
         .map_err(|_| Problem::invalid("crc32c is 8 hexadecimal digits"))?;
-    let so_far = found(page, id)?;
+    let so_far = found(page, id).await?;
     let blocks = so_far.blocks.len() as u32;
     let lease = so_far.lease;
     let published = page
@@ -244,7 +245,7 @@ pub(crate) async fn commit(page: &Page, id: &str, asked: Asked) -> Result<Answer
 /// Gives an upload up.
 #[utoipa::path(delete, path = "/api/v1/uploads/{id}", tag = "uploads", params(("id" = String, Path)), responses((status = 204)))]
 pub(crate) async fn abandon(page: &Page, id: &str) -> Result<Answered> {
-    let lease = found(page, id)?.lease.id;
+    let lease = found(page, id).await?.lease.id;
     page.kept.forget(lease);
     page.backend.abandon_upload(lease).await?;
     Ok(nothing())

@@ -20,8 +20,8 @@ pub(crate) fn live() -> Answered {
 
 /// 200 and the level of health while the nameserver answers at all.
 #[utoipa::path(get, path = "/healthz", tag = "probes", responses((status = 200)))]
-pub(crate) fn health(page: &Page) -> Answered {
-    match page.backend.status() {
+pub(crate) async fn health(page: &Page) -> Answered {
+    match page.backend.status().await {
         Ok(status) => text(StatusCode::OK, format!("{}\n", health::judge(&status).sentence)),
         Err(refusal) => problem(&refusal),
     }
@@ -29,8 +29,8 @@ pub(crate) fn health(page: &Page) -> Answered {
 
 /// 200 when files can be read and stored, otherwise 503; `?verbose` lists what that rests on.
 #[utoipa::path(get, path = "/readyz", tag = "probes", params(("verbose" = Option<bool>, Query)), responses((status = 200), (status = 503)))]
-pub(crate) fn ready(page: &Page, query: &Query) -> Answered {
-    let checks = match page.backend.status() {
+pub(crate) async fn ready(page: &Page, query: &Query) -> Answered {
+    let checks = match page.backend.status().await {
         Ok(status) => checks(&status),
         Err(refusal) => return problem(&refusal),
     };
@@ -62,8 +62,8 @@ fn checks(status: &ClusterStatus) -> [(&'static str, bool); 3] {
 
 /// All figures, for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "probes", responses((status = 200, content_type = "application/openmetrics-text")))]
-pub(crate) fn metrics(page: &Page) -> Answered {
-    match page.backend.status() {
+pub(crate) async fn metrics(page: &Page) -> Answered {
+    match page.backend.status().await {
         Ok(status) => figures(metrics::of_nameserver(status)),
         Err(refusal) => problem(&refusal),
     }

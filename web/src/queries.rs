@@ -27,15 +27,15 @@ const BLOCKS_MAX: u32 = 256;
 
 /// The whole cluster.
 #[utoipa::path(get, path = "/api/v1/status", tag = "cluster", responses((status = 200, body = Document)))]
-pub(crate) fn status(page: &Page) -> Result<Answered> {
-    Ok(json(StatusCode::OK, &page.watch.document()?))
+pub(crate) async fn status(page: &Page) -> Result<Answered> {
+    Ok(json(StatusCode::OK, &page.watch.document().await?))
 }
 
 /// What changes, as server-sent events: `snapshot`, then `delta` (a merge patch, RFC 7396), `sample` and `event`.
 #[utoipa::path(get, path = "/api/v1/events", tag = "cluster", params(("last-event-id" = Option<String>, Header)), responses((status = 200, content_type = "text/event-stream")))]
-pub(crate) fn events(page: &Page, headers: &HeaderMap) -> Result<Answered> {
+pub(crate) async fn events(page: &Page, headers: &HeaderMap) -> Result<Answered> {
     let last = header_text(headers, HeaderName::from_static("last-event-id"));
-    let stream = page.watch.listen(last)?;
+    let stream = page.watch.listen(last).await?;
     Ok(respond(
         StatusCode::OK,
         "text/event-stream",
@@ -81,7 +81,7 @@ pub(crate) async fn files(page: &Page, query: &Query) -> Result<Answered> {
     };
     let key: fn(&FileInfo) -> u64 = match query.get("sort") {
         None | Some("" | "name") if !descending => {
-            let rows = page.backend.list(path, prefix, after, limit)?;
+            let rows = page.backend.list(path, prefix, after, limit).await?;
             let next = rows
                 .rows
                 .last()
@@ -109,7 +109,7 @@ async fn all(page: &Page, path: &str, prefix: &str) -> Result<(Vec<FileInfo>, bo
     let mut files: Vec<FileInfo> = Vec::new();
     loop {
         let after = files.last().map(|last| last.name.clone()).unwrap_or_default();
-        let rows = page.backend.list(path, prefix, &after, ROWS_MAX)?;
+        let rows = page.backend.list(path, prefix, &after, ROWS_MAX).await?;
         files.extend(rows.rows);
         if !rows.more || files.len() >= SORTED_MAX {
             return Ok((files, rows.more));
@@ -132,7 +132,7 @@ async fn search(
     let folder = format!("{}/", path.trim_end_matches('/'));
     let (mut found, mut after, mut looked) = (Vec::new(), after.to_owned(), 0);
     loop {
-        let rows = page.backend.list_below(path, &after, ROWS_MAX)?;
+        let rows = page.backend.list_below(path, &after, ROWS_MAX).await?;
         for file in rows.rows {
             file.path
                 .strip_prefix(&folder)
@@ -158,33 +158,36 @@ async fn search(
 
 /// A file and a run of its blocks.
 #[utoipa::path(get, path = "/api/v1/file", tag = "files", params(("path" = String, Query), ("from" = Option<u32>, Query), ("limit" = Option<u32>, Query)), responses((status = 200, body = FileBlocks)))]
-pub(crate) fn file(page: &Page, query: &Query) -> Result<Answered> {
+pub(crate) async fn file(page: &Page, query: &Query) -> Result<Answered> {
     let path = query
         .get("path")
         .ok_or_else(|| Problem::invalid("say which file: ?path=/…"))?;
     let from = query.number("from", 0, u32::MAX)?;
     let limit = query.number("limit", BLOCKS_MAX, BLOCKS_MAX)?;
-    let (file, blocks) = page.backend.lookup(path, from, limit)?;
+    let (file, blocks) = page.backend.lookup(path, from, limit).await?;
     Ok(json(StatusCode::OK, &FileBlocks::new(file, blocks, from)))
 }
 
 /// One block and where it belongs.
 #[utoipa::path(get, path = "/api/v1/block", tag = "files", params(("id" = String, Query)), responses((status = 200, body = OneBlock)))]
-pub(crate) fn block(page: &Page, query: &Query) -> Result<Answered> {
+pub(crate) async fn block(page: &Page, query: &Query) -> Result<Answered> {
     let id = block_id(query.get("id").unwrap_or_default())?;
-    Ok(json(StatusCode::OK, &OneBlock::from(page.backend.locate(id)?)))
+    Ok(json(
+        StatusCode::OK,
+        &OneBlock::from(page.backend.locate(id).await?),
+    ))
 }
 
 /// What a volume holds.
 #[utoipa::path(get, path = "/api/v1/volumes/{id}/blocks", tag = "cluster", params(("id" = String, Path), ("after" = Option<String>, Query), ("limit" = Option<u32>, Query)), responses((status = 200, body = HeldBlocks)))]
-pub(crate) fn held(page: &Page, volume: &str, query: &Query) -> Result<Answered> {
+pub(crate) async fn held(page: &Page, volume: &str, query: &Query) -> Result<Answered> {
     let id = volume_id(volume)?;
     let after = match query.get("after") {
         None | Some("") => BlockId(0),
         Some(after) => block_id(after)?,
     };
     let limit = query.number("limit", ROWS_DEFAULT, ROWS_MAX)?.max(1);
-    let rows = page.backend.held(id, after, limit)?;
+    let rows = page.backend.held(id, after, limit).await?;
     Ok(json(StatusCode::OK, &HeldBlocks::new(id.to_string(), rows)))
 }
 

@@ -41,13 +41,13 @@ pub(crate) async fn block_map(page: &Page, query: &Query) -> Result<Answered> {
     let range = range(query)?;
     let _turn = page.survey_turn().await?;
     let map = page.backend.block_map(range, cells as usize).await?;
-    let at_unix_ms = page.backend.status()?.cluster.now_unix_ms;
+    let at_unix_ms = page.backend.status().await?.cluster.now_unix_ms;
     Ok(json(StatusCode::OK, &MapOfBlocks::new(map, at_unix_ms)))
 }
 
 /// Blocks with their files in the order of their ids: those of a range, or those behind `after`.
 #[utoipa::path(get, path = "/api/v1/blocks", tag = "cluster", params(("after" = Option<String>, Query), ("from" = Option<String>, Query), ("to" = Option<String>, Query), ("limit" = Option<u32>, Query)), responses((status = 200, body = BlockRun)))]
-pub(crate) fn blocks(page: &Page, query: &Query) -> Result<Answered> {
+pub(crate) async fn blocks(page: &Page, query: &Query) -> Result<Answered> {
     let limit = query.number("limit", RUN, RUN_MAX)?.max(1);
     let range = range(query)?;
     let range = match query.get("after") {
@@ -57,6 +57,6 @@ pub(crate) fn blocks(page: &Page, query: &Query) -> Result<Answered> {
             _ => return Ok(json(StatusCode::OK, &BlockRun::default())),
         },
     };
-    let rows = page.backend.blocks_in(range, limit);
+    let rows = page.backend.blocks_in(range, limit).await?;
     Ok(json(StatusCode::OK, &BlockRun::from(rows)))
 }

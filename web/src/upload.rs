@@ -37,7 +37,7 @@ const FORM_FILES_MAX: usize = 1000;
 pub(crate) async fn put(page: &Page, path: &str, query: &Query, asked: Asked) -> Result<Answered> {
     let (parts, mut body) = asked.into_parts();
     let mut overwrite = query.switch("overwrite")?;
-    let existing = match current(page, path) {
+    let existing = match current(page, path).await {
         Ok(existing) => existing,
         Err(refusal) => return Ok(refuse(&refusal, &parts.headers, &mut body).await),
     };
@@ -210,8 +210,8 @@ fn pieces(body: Incoming, timeout: Duration) -> impl Stream<Item = io::Result<By
 }
 
 /// What stands at `path` now. Folders are the namespace's business.
-fn current(page: &Page, path: &str) -> Result<Option<FileInfo>> {
-    match page.backend.lookup(path, 0, 0) {
+async fn current(page: &Page, path: &str) -> Result<Option<FileInfo>> {
+    match page.backend.lookup(path, 0, 0).await {
         Ok((file, _)) => Ok((!file.directory).then_some(file)),
         Err(problem) if problem.kind == ProblemKind::NotFound => Ok(None),
         Err(problem) => Err(problem),

@@ -93,14 +93,14 @@ impl Watch {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for look in 0_u32.. {
             ticks.tick().await;
-            if let Err(problem) = self.look(look % LOOKS_A_SAMPLE == 0) {
+            if let Err(problem) = self.look(look % LOOKS_A_SAMPLE == 0).await {
                 tracing::debug!(%problem, "the page can't look at the cluster");
             }
         }
     }
 
-    fn look(&self, sampling: bool) -> Result<()> {
-        let status = self.backend.status()?;
+    async fn look(&self, sampling: bool) -> Result<()> {
+        let status = self.backend.status().await?;
         let mut seen = self.seen.borrow_mut();
         seen.rates.look(&status);
         for event in seen.timeline.look(&status) {
@@ -154,8 +154,8 @@ impl Watch {
     }
 
     /// The document as it is now.
-    pub(crate) fn document(&self) -> Result<Document> {
-        let status = self.backend.status()?;
+    pub(crate) async fn document(&self) -> Result<Document> {
+        let status = self.backend.status().await?;
         let mut seen = self.seen.borrow_mut();
         seen.rates.look(&status);
         Ok(Document::new(status, &seen.rates))
@@ -175,12 +175,12 @@ impl Watch {
     ///
     /// # Errors
     /// When the cluster can't be looked at.
-    pub(crate) fn listen(&self, last: Option<&str>) -> Result<Pieces> {
+    pub(crate) async fn listen(&self, last: Option<&str>) -> Result<Pieces> {
         let past = match last.and_then(|last| self.since(last)) {
             Some(past) => past,
-            None => vec![self.snapshot()?],
+            None => vec![self.snapshot().await?],
         };
-        // Nothing is said between the two: both happen in one turn of this thread.
+        // Nothing is said between the two: no other task has its turn.
         let live = self.listeners.subscribe();
         let rest = stream::unfold(live, |mut live| async move {
             match timeout(ALIVE, live.recv()).await {
@@ -207,8 +207,8 @@ impl Watch {
         known.then(|| behind.map(|message| message.text.clone()).collect())
     }
 
-    fn snapshot(&self) -> Result<Bytes> {
-        let now = json(&self.document()?);
+    async fn snapshot(&self) -> Result<Bytes> {
+        let now = json(&self.document().await?);
         let mut seen = self.seen.borrow_mut();
         // Others learn of the changes since the last look first, so that all have the same.
         if let Some(change) = patch::between(&seen.told, &now) {

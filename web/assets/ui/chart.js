@@ -13,7 +13,8 @@ const POWERS = Array.from({ length: 60 }, (_, power) => 2 ** power); // so that 
 const TONES = ["one", "two", "three"];
 const DASHES = [[], [7, 4], [2, 3]];
 
-const hhmm = (seconds) => clock(seconds * 1000).slice(0, 5);
+// Seconds are told where marks lie closer than a minute.
+const times = (_, at, __, ___, step) => at.map((seconds) => clock(seconds * 1000).slice(0, step < 60 ? 8 : 5));
 
 const GRAVITY = ["critical", "warning", "ok"];
 
@@ -54,11 +55,11 @@ export function Chart({ title, series, data, show, events, inBytes, test }) {
   useLayoutEffect(() => {
     const axis = { stroke: colour("dim"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
     plot.current = new uPlot({
-      width: place.current.clientWidth || 300, height: HEIGHT, legend: { show: false }, padding: [14, 8, 0, 0],
+      width: place.current.clientWidth || 300, height: HEIGHT, legend: { show: false }, padding: [14, 24, 0, 0],
       cursor: { sync: { key: "charts" }, drag: { x: false, y: false }, points: { size: 6 } },
       scales: { x: { time: true }, y: { range: (_, __, top) => [0, top > 0 ? top * 1.1 : 1] } },
       axes: [
-        { ...axis, space: 70, size: 26, values: (_, at) => at.map(hhmm) },
+        { ...axis, space: 70, size: 26, values: times },
         { ...axis, size: 72, space: 28, values: (_, at) => at.map((value) => show(value)), ...(inBytes ? { incrs: POWERS } : {}) },
       ],
       series: [{}, ...series.map(({ label }, at) => ({ label, stroke: colour(TONES[at]), width: 2, dash: DASHES[at], points: { show: false }, spanGaps: false }))],

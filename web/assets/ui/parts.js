@@ -38,7 +38,7 @@ export const Facts = ({ of }) =>
 
 export const Empty = ({ title, children }) => html`<p class="empty"><b>${title}</b>${children}</p>`;
 export const Trouble = ({ error }) => error && html`<p class="trouble" role="alert">✕ ${error.message}</p>`;
-export const Loading = () => html`<p class="empty">${t("loading")}</p>`;
+export const Loading = () => html`<p class="empty" aria-busy="true">${t("loading")}</p>`;
 
 // The same as the page does, for a terminal.
 export function Command({ text }) {

@@ -11,6 +11,15 @@ const BLOCK = 4 * MIB;
 const FILES = Number(process.env.FILES ?? 300);
 const NASTY = ["<img src=x onerror=alert(1)>", "\"><script>alert(2)<", "a'b\"c&d;e", "‮gnp.exe", "📦 päckchen #1?", `${"long".repeat(60)}.txt`, "..hidden", "100% & +plus"];
 
+// Each language says all that the other says, with the same figures in it.
+async function languages() {
+  const [en, zh] = await Promise.all(["en", "zh"].map(async (name) => (await import(`../../assets/lang/${name}.js`)).default));
+  const holes = (text) => [...new Set(JSON.stringify(text).match(/\{\w+\}/g) ?? [])].sort().join();
+  for (const [one, other] of [[en, zh], [zh, en]]) {
+    for (const key of Object.keys(one)) must(key in other && holes(one[key]) === holes(other[key]), `the languages differ in ${key}`);
+  }
+}
+
 const browser = await launch();
 const local = mkdtempSync(join(tmpdir(), "blockyard-browser-"));
 const file = (name, bytes) => {
@@ -182,6 +191,7 @@ async function operate() {
   await picture(tab, "whatif-chosen");
   await audit(tab, "what a loss would cost");
   await show(tab, "blocks", "blocks");
+  await tab.getByText(/blocks in .* cells/).waitFor();
   await tab.focus(at("blockmap"));
   await tab.keyboard.press("ArrowRight");
   await tab.keyboard.press("Enter");
@@ -238,7 +248,7 @@ async function deaths() {
 
 await fill();
 try {
-  for (const test of [views, names, resume, folder, trash, operate, pipeline, deaths]) {
+  for (const test of [languages, views, names, resume, folder, trash, operate, pipeline, deaths]) {
     const began = Date.now();
     try {
       await test();

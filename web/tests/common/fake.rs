@@ -164,131 +164,153 @@ impl Fake {
     }
 }
 
+fn at_once<T: 'static>(question: impl FnOnce() -> Result<T>) -> Answer<T> {
+    answer(question())
+}
+
 fn answer<T: 'static>(result: Result<T>) -> Answer<T> {
     Box::pin(std::future::ready(result))
 }
 
 impl Backend for Fake {
-    fn status(&self) -> Result<ClusterStatus> {
-        let state = self.0.borrow();
-        let blocks = state.all_blocks().len() as u64;
-        let servers = (1..=3).map(|number| {
-            let liveness = if number == 3 {
-                Liveness::Dead
-            } else {
-                Liveness::Alive
-            };
-            let mut held = VolumeStatus {
-                liveness,
+    fn status(&self) -> Answer<ClusterStatus> {
+        at_once(|| {
+            let state = self.0.borrow();
+            let blocks = state.all_blocks().len() as u64;
+            let servers = (1..=3).map(|number| {
+                let liveness = if number == 3 {
+                    Liveness::Dead
+                } else {
+                    Liveness::Alive
+                };
+                let mut held = VolumeStatus {
+                    liveness,
+                    blocks,
+                    ..VolumeStatus::default()
+                };
+                held.report.id = volume(number);
+                held.report.address = server(number);
+                held.report.directory = format!("/srv/blockyard/volume{number}");
+                held.report.state = VolumeState::Serving;
+                held.report.capacity_bytes = 100 << 30;
+                held.report.used_bytes = u64::from(number) * (23 << 30);
+                held.report.free_bytes = held.report.capacity_bytes - held.report.used_bytes;
+                held.report.replicas = blocks;
+                ServerStatus {
+                    host_report: Default::default(),
+                    address: server(number),
+                    zone: "rack".into(),
+                    host: "node<b>1</b>".into(),
+                    version: "0.1.0".into(),
+                    liveness,
+                    since_heartbeat_ms: if number == 3 { 61_000 } else { 400 },
+                    volumes: vec![held],
+                }
+            });
+            let mut status = ClusterStatus {
+                servers: servers.collect(),
+                files: state.entries.len() as u64,
                 blocks,
-                ..VolumeStatus::default()
-            };
-            held.report.id = volume(number);
-            held.report.address = server(number);
-            held.report.directory = format!("/srv/blockyard/volume{number}");
-            held.report.state = VolumeState::Serving;
-            held.report.capacity_bytes = 100 << 30;
-            held.report.used_bytes = u64::from(number) * (23 << 30);
-            held.report.free_bytes = held.report.capacity_bytes - held.report.used_bytes;
-            held.report.replicas = blocks;
-            ServerStatus {
-                host_report: Default::default(),
-                address: server(number),
-                zone: "rack".into(),
-                host: "node<b>1</b>".into(),
+                uptime_ms: 93_784_000,
                 version: "0.1.0".into(),
-                liveness,
-                since_heartbeat_ms: if number == 3 { 61_000 } else { 400 },
-                volumes: vec![held],
-            }
-        });
-        let mut status = ClusterStatus {
-            servers: servers.collect(),
-            files: state.entries.len() as u64,
-            blocks,
-            uptime_ms: 93_784_000,
-            version: "0.1.0".into(),
-            under_replicated_blocks: 1,
-            ..ClusterStatus::default()
-        };
-        status.cluster.cluster = ClusterId([0xab; 16]);
-        status.cluster.address = "127.0.0.1:9000".into();
-        status.cluster.replication = 2;
-        status.cluster.min_replicas = 1;
-        status.cluster.block_bytes = 4 << 20;
-        status.cluster.now_unix_ms = 1_700_000_200_000;
-        Ok(status)
-    }
-
-    fn lookup(&self, path: &str, from: u32, max: u32) -> Result<(FileInfo, Vec<BlockInfo>)> {
-        let file = self.0.borrow().info(&checked(path)?)?;
-        let blocks = self.blocks(file.version, from, max)?;
-        Ok((file, blocks))
-    }
-
-    fn blocks(&self, version: u64, from: u32, max: u32) -> Result<Vec<BlockInfo>> {
-        let all = self.0.borrow().blocks(version).into_iter().map(|(info, ..)| info);
-        Ok(all.skip(from as usize).take(max as usize).collect())
-    }
-
-    fn list(&self, path: &str, prefix: &str, after: &str, limit: u32) -> Result<Rows<FileInfo>> {
-        let path = checked(path)?;
-        let state = self.0.borrow();
-        if !state.info(&path)?.directory {
-            return Err(Problem::invalid("no folder"));
-        }
-        let folder = format!("{}/", path.trim_end_matches('/'));
-        let mut names: Vec<&str> = state
-            .entries
-            .keys()
-            .filter_map(|other| other.strip_prefix(&folder)?.split('/').next())
-            .filter(|name| name.starts_with(prefix) && *name > after && !name.is_empty())
-            .collect();
-        names.dedup();
-        let more = names.len() > limit as usize;
-        let rows = names
-            .iter()
-            .take(limit as usize)
-            .map(|name| state.info(&format!("{folder}{name}")));
-        Ok(Rows {
-            rows: rows.collect::<Result<_>>()?,
-            more,
+                under_replicated_blocks: 1,
+                ..ClusterStatus::default()
+            };
+            status.cluster.cluster = ClusterId([0xab; 16]);
+            status.cluster.address = "127.0.0.1:9000".into();
+            status.cluster.replication = 2;
+            status.cluster.min_replicas = 1;
+            status.cluster.block_bytes = 4 << 20;
+            status.cluster.now_unix_ms = 1_700_000_200_000;
+            Ok(status)
         })
     }
 
-    fn held(&self, on: VolumeId, after: BlockId, limit: u32) -> Result<Rows<HeldBlock>> {
-        if ![volume(1), volume(2), volume(3)].contains(&on) {
-            return Err(Problem::not_found("there is no such volume"));
-        }
-        let all = self.0.borrow().all_blocks();
-        let mut rows: Vec<HeldBlock> = all
-            .into_iter()
-            .map(|(info, path, _)| HeldBlock {
-                block: info.block,
-                length: info.length,
-                crc32c: info.crc32c,
-                index: info.index,
-                version: u64::from(info.block.reign()),
-                path,
-                state: ReplicaState::Good,
-            })
-            .filter(|held| held.block > after)
-            .collect();
-        let more = rows.len() > limit as usize;
-        rows.truncate(limit as usize);
-        Ok(Rows { rows, more })
+    fn lookup(&self, path: &str, from: u32, max: u32) -> Answer<(FileInfo, Vec<BlockInfo>)> {
+        at_once(|| {
+            let file = self.0.borrow().info(&checked(path)?)?;
+            let all = self
+                .0
+                .borrow()
+                .blocks(file.version)
+                .into_iter()
+                .map(|(info, ..)| info);
+            let blocks = all.skip(from as usize).take(max as usize).collect();
+            Ok((file, blocks))
+        })
     }
 
-    fn locate(&self, block: BlockId) -> Result<Located> {
-        let all = self.0.borrow().all_blocks();
-        let (info, path, _) = all
-            .into_iter()
-            .find(|(info, ..)| info.block == block)
-            .ok_or_else(|| Problem::not_found("there is no such block"))?;
-        Ok(Located {
-            info,
-            path,
-            version: u64::from(block.reign()),
+    fn blocks(&self, version: u64, from: u32, max: u32) -> Answer<Vec<BlockInfo>> {
+        at_once(|| {
+            let all = self.0.borrow().blocks(version).into_iter().map(|(info, ..)| info);
+            Ok(all.skip(from as usize).take(max as usize).collect())
+        })
+    }
+
+    fn list(&self, path: &str, prefix: &str, after: &str, limit: u32) -> Answer<Rows<FileInfo>> {
+        at_once(|| {
+            let path = checked(path)?;
+            let state = self.0.borrow();
+            if !state.info(&path)?.directory {
+                return Err(Problem::invalid("no folder"));
+            }
+            let folder = format!("{}/", path.trim_end_matches('/'));
+            let mut names: Vec<&str> = state
+                .entries
+                .keys()
+                .filter_map(|other| other.strip_prefix(&folder)?.split('/').next())
+                .filter(|name| name.starts_with(prefix) && *name > after && !name.is_empty())
+                .collect();
+            names.dedup();
+            let more = names.len() > limit as usize;
+            let rows = names
+                .iter()
+                .take(limit as usize)
+                .map(|name| state.info(&format!("{folder}{name}")));
+            Ok(Rows {
+                rows: rows.collect::<Result<_>>()?,
+                more,
+            })
+        })
+    }
+
+    fn held(&self, on: VolumeId, after: BlockId, limit: u32) -> Answer<Rows<HeldBlock>> {
+        at_once(|| {
+            if ![volume(1), volume(2), volume(3)].contains(&on) {
+                return Err(Problem::not_found("there is no such volume"));
+            }
+            let all = self.0.borrow().all_blocks();
+            let mut rows: Vec<HeldBlock> = all
+                .into_iter()
+                .map(|(info, path, _)| HeldBlock {
+                    block: info.block,
+                    length: info.length,
+                    crc32c: info.crc32c,
+                    index: info.index,
+                    version: u64::from(info.block.reign()),
+                    path,
+                    state: ReplicaState::Good,
+                })
+                .filter(|held| held.block > after)
+                .collect();
+            let more = rows.len() > limit as usize;
+            rows.truncate(limit as usize);
+            Ok(Rows { rows, more })
+        })
+    }
+
+    fn locate(&self, block: BlockId) -> Answer<Located> {
+        at_once(|| {
+            let all = self.0.borrow().all_blocks();
+            let (info, path, _) = all
+                .into_iter()
+                .find(|(info, ..)| info.block == block)
+                .ok_or_else(|| Problem::not_found("there is no such block"))?;
+            Ok(Located {
+                info,
+                path,
+                version: u64::from(block.reign()),
+            })
         })
     }
 
@@ -373,23 +395,25 @@ impl Backend for Fake {
         answer(removed)
     }
 
-    fn list_below(&self, path: &str, after: &str, limit: u32) -> Result<Rows<FileInfo>> {
-        let folder = format!("{}/", checked(path)?.trim_end_matches('/'));
-        let state = self.0.borrow();
-        let below = state
-            .entries
-            .keys()
-            .filter_map(|other| other.strip_prefix(&folder));
-        let mut behind = below.filter(|below| *below > after);
-        let rows = behind.by_ref().take(limit as usize);
-        let rows = rows.map(|below| state.info(&format!("{folder}{below}")));
-        Ok(Rows {
-            rows: rows.collect::<Result<_>>()?,
-            more: behind.next().is_some(),
+    fn list_below(&self, path: &str, after: &str, limit: u32) -> Answer<Rows<FileInfo>> {
+        at_once(|| {
+            let folder = format!("{}/", checked(path)?.trim_end_matches('/'));
+            let state = self.0.borrow();
+            let below = state
+                .entries
+                .keys()
+                .filter_map(|other| other.strip_prefix(&folder));
+            let mut behind = below.filter(|below| *below > after);
+            let rows = behind.by_ref().take(limit as usize);
+            let rows = rows.map(|below| state.info(&format!("{folder}{below}")));
+            Ok(Rows {
+                rows: rows.collect::<Result<_>>()?,
+                more: behind.next().is_some(),
+            })
         })
     }
 
-    fn blocks_in(&self, range: RangeInclusive<BlockId>, limit: u32) -> Rows<(BlockInfo, String)> {
+    fn blocks_in(&self, range: RangeInclusive<BlockId>, limit: u32) -> Answer<Rows<(BlockInfo, String)>> {
         let all = self.0.borrow().all_blocks().into_iter();
         let mut rows: Vec<_> = all
             .filter(|(info, ..)| range.contains(&info.block))
@@ -397,19 +421,19 @@ impl Backend for Fake {
             .collect();
         let more = rows.len() > limit as usize;
         rows.truncate(limit as usize);
-        Rows { rows, more }
+        answer(Ok(Rows { rows, more }))
     }
 
-    fn trash(&self, _: u64, _: u32) -> Rows<Trashed> {
-        Rows::default()
+    fn trash(&self, _: u64, _: u32) -> Answer<Rows<Trashed>> {
+        answer(Err(not_here()))
     }
 
-    fn newest_in_trash(&self, _: &str) -> Option<u64> {
-        None
+    fn newest_in_trash(&self, _: &str) -> Answer<Option<u64>> {
+        answer(Ok(None))
     }
 
-    fn upload_so_far(&self, _: u64) -> Result<UploadSoFar> {
-        Err(not_here())
+    fn upload_so_far(&self, _: u64) -> Answer<UploadSoFar> {
+        answer(Err(not_here()))
     }
 
     fn block_map(&self, _: RangeInclusive<BlockId>, _: usize) -> Answer<BlockMap> {

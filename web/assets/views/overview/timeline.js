@@ -8,6 +8,7 @@ import { Empty, Sign, Trouble } from "../../ui/parts.js";
 import { subjectLink } from "./health.js";
 
 const FIRST = 12;
+const TOLD = 200; // as many as the stream begins with
 
 const today = (at) => new Date(at).toDateString() === new Date().toDateString();
 
@@ -22,7 +23,7 @@ function Line({ event }) {
 }
 
 export function Timeline({ events }) {
-  const [older, setOlder] = useState({ events: [], more: true });
+  const [older, setOlder] = useState({ events: [], more: events.length >= TOLD });
   const [shown, setShown] = useState(FIRST);
   const [error, setError] = useState(null);
   const all = [...older.events, ...events];

@@ -1,10 +1,11 @@
-// The overview: how the cluster fares, its figures, their course, and what happened.
+// The overview: how the cluster fares, its figures, how they went, what happened, and how the cluster is set up.
 
 import { html } from "../../html.js";
 import { t } from "../../i18n.js";
 import { bytes, count, duration, percent, perSecond, rate } from "../../format.js";
 import { useCluster, useKnown } from "../../store.js";
-import { figure, Loading, Meter, Tile } from "../../ui/parts.js";
+import { Facts, figure, Loading, Meter, Tile } from "../../ui/parts.js";
+import { useNow } from "../../ui/use.js";
 import { waiting } from "../repair/queues.js";
 import { Charts } from "./charts.js";
 import { Health } from "./health.js";
@@ -21,7 +22,7 @@ function Tiles({ state }) {
     <${Tile} title=${t("tile.in")} test="tile-in">${figure(sample[1], rate)}</${Tile}>
     <${Tile} title=${t("tile.out")} test="tile-out">${figure(sample[2], rate)}</${Tile}>
     <${Tile} title=${t("tile.requests")} test="tile-requests">${figure(sample[3], perSecond)}</${Tile}>
-    <${Tile} title=${t("tile.repair")} test="tile-repair" note=${queue.blocks === 0 ? t("tile.no_repair") : `${bytes(queue.bytes)}${eta === null ? "" : ` · ${t("eta")} ${duration(eta)}`}`}>
+    <${Tile} title=${t("tile.repair")} test="tile-repair" note=${queue.blocks === 0 ? t("tile.no_repair") : `${bytes(queue.bytes)}${eta ? ` · ${t("eta")} ${duration(eta)}` : ""}`}>
       <a href="#/repair">${t("n.blocks", { n: queue.blocks })}</a></${Tile}>
     <${Tile} title=${t("tile.files")} note=${t("tile.in_folders", { bytes: bytes(state.file_bytes), n: state.directories })}><a href="#/files/">${count(state.files)}</a></${Tile}>
     <${Tile} title=${t("tile.blocks")} note=${t("tile.copies", { n: state.replication })}><a href="#/blocks">${count(state.blocks)}</a></${Tile}>
@@ -29,11 +30,26 @@ function Tiles({ state }) {
   </dl>`;
 }
 
+function About({ state }) {
+  const servers = Object.values(state.servers);
+  const now = useNow(60_000);
+  return html`<section><h2>${t("about.title")}</h2><div class="card"><${Facts} of=${[
+    [t("about.address"), html`<span class="mono any">${state.address}</span>`],
+    [t("about.up"), duration(Math.max(0, now - state.started_unix_ms))],
+    [t("about.servers"), count(servers.length)],
+    [t("about.copies"), t("about.at_least", { n: state.replication, least: state.min_replicas })],
+    [t("about.block"), bytes(state.block_bytes)],
+    [t("about.epoch"), count(state.epoch)],
+    [t("about.journal"), bytes(state.journal_bytes)],
+    [t("about.uploads"), count(state.uploads)],
+  ]} /></div></section>`;
+}
+
 export function Overview() {
   const state = useCluster();
   const events = useKnown((known) => known.timeline);
   return html`<div data-test="view-overview">
     <${Health} />
-    ${state ? html`<${Tiles} state=${state} /><${Charts} events=${events} /><${Timeline} events=${events} />` : html`<${Loading} />`}
+    ${state ? html`<${Tiles} state=${state} /><${Charts} events=${events} /><${Timeline} events=${events} /><${About} state=${state} />` : html`<${Loading} />`}
   </div>`;
 }
