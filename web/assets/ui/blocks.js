@@ -4,7 +4,7 @@ import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { blockUrl, volumeLink } from "../api.js";
 import { stateWord } from "./parts.js";
-import { look } from "./state.js";
+import { copyState, look } from "./state.js";
 
 const readable = ({ live, state }) => live && state === "good";
 
@@ -18,7 +18,7 @@ export function fare({ replicas }, wanted) {
 }
 
 function Replica({ replica }) {
-  const state = replica.live ? replica.state : "dead";
+  const state = replica.live ? copyState(replica.state) : "dead";
   const [tone, sign] = look(state);
   return html`<a class="badge ${tone}" href=${volumeLink(replica.volume)} title=${`${replica.volume} · ${replica.zone ?? ""}`}>
     <span aria-hidden="true">${sign}</span>${replica.server} <span class="state">${stateWord(state)}</span></a>`;

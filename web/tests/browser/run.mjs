@@ -188,7 +188,7 @@ async function operate() {
   await show(tab, "whatif", "whatif");
   await tab.check(at(`whatif-server-${servers[0].address}`));
   await tab.waitForSelector(at("whatif-result"));
-  await picture(tab, "whatif-chosen");
+  await picture(tab, "whatif-chosen", false);
   await audit(tab, "what a loss would cost");
   await show(tab, "blocks", "blocks");
   await tab.getByText(/blocks in .* cells/).waitFor();
@@ -230,7 +230,7 @@ async function death({ address, pid }) {
   await tab.locator(at("health")).filter({ hasText: /silent|lost/ }).waitFor({ timeout: 60_000 });
   const ms = Date.now() - died;
   await show(tab, "servers", "servers");
-  await tab.locator(at(`server-${address}`)).filter({ hasText: /silent|lost/ }).waitFor();
+  await tab.waitForSelector(`${at(`server-${address}`)}:is([data-state="suspect"], [data-state="dead"])`);
   await picture(tab, "server-killed");
   await audit(tab, "a server that died");
   must(errors.length === 0, errors.join("; "));

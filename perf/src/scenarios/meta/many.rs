@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use blockyard_nameserver::populated;
 use futures_util::future::try_join_all;
 use rand::RngExt as _;
@@ -18,6 +18,7 @@ use crate::process;
 use crate::report::Series;
 use crate::scenarios::calls::{Calls, empty_call};
 use crate::scenarios::common::{clients, close, on_clusters};
+use crate::scenarios::page::http;
 
 /// Beside which the many are measured.
 const FEW: u64 = 10_000;
@@ -140,6 +141,7 @@ pub(super) fn run(context: &mut Context) -> Result<()> {
                 case.round(context, nodes, round).await?;
             }
         }
+        block_map(&nodes[1], &mut cases[1]).await?;
         if !context.flags.quick {
             context.say("files are made until the nameserver writes a snapshot");
             snapshot(&nodes[1], &mut cases[1]).await?;
@@ -154,6 +156,38 @@ pub(super) fn run(context: &mut Context) -> Result<()> {
         case.report(context);
         context.report.series(&case.whole);
     }
+    Ok(())
+}
+
+/// How long the page waits for a map of all blocks, and what one who looks names up feels meanwhile.
+async fn block_map(nodes: &Nodes, case: &mut Case) -> Result<()> {
+    let all = clients(nodes, 1).await?;
+    let over = Cell::new(false);
+    let mapping = async {
+        let started = Instant::now();
+        let map = http::block_map(nodes.web()).await?;
+        over.set(true);
+        ensure!(
+            map["blocks"].as_u64() >= Some(case.files),
+            "the map has fewer blocks than there are files"
+        );
+        Ok::<_, anyhow::Error>(started.elapsed())
+    };
+    let looking = async {
+        let mut longest = Duration::ZERO;
+        while !over.get() {
+            let started = Instant::now();
+            let number = rand::rng().random_range(0..case.files);
+            all[0].lookup(&populated::path(number)).await?;
+            longest = longest.max(started.elapsed());
+        }
+        Ok(longest)
+    };
+    let (mapped, longest) = tokio::try_join!(mapping, looking)?;
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    case.whole.add("block map in 16,384 cells", "ms", ms(mapped));
+    case.whole.add("longest lookup beside it", "ms", ms(longest));
+    close(all).await;
     Ok(())
 }
 

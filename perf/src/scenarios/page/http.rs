@@ -40,7 +40,7 @@ pub(super) async fn put(web: &str, pool: &Pool, file: &Planned) -> Result<()> {
     let response = send(web, request).await?;
     let status = response.status();
     let answer = response.into_body().collect().await?.to_bytes();
-    if status != StatusCode::CREATED {
+    if !status.is_success() {
         bail!(
             "the page did not store {}: {status}, {}",
             file.path,
@@ -79,14 +79,24 @@ pub(super) async fn get(web: &str, file: &Planned, wanted: Option<&Pool>) -> Res
 
 /// The stream of events of a page that is opened now.
 pub(super) async fn events(web: &str) -> Result<Incoming> {
+    ask(web, "/api/v1/events").await
+}
+
+/// The block map in as many cells as there can be; its JSON.
+pub(in crate::scenarios) async fn block_map(web: &str) -> Result<serde_json::Value> {
+    let body = ask(web, "/api/v1/blockmap?cells=16384").await?;
+    Ok(serde_json::from_slice(&body.collect().await?.to_bytes())?)
+}
+
+async fn ask(web: &str, what: &str) -> Result<Incoming> {
     let request = Request::builder()
-        .uri("/api/v1/events")
+        .uri(what)
         .header(header::HOST, web)
         .body(Empty::<Bytes>::new())?;
     let response = send(web, request).await?;
     ensure!(
         response.status() == StatusCode::OK,
-        "the page does not tell what happens: {}",
+        "the page does not answer {what}: {}",
         response.status()
     );
     Ok(response.into_body())

@@ -2,7 +2,7 @@
 //! nameserver's process and is itself a client of the dataservers: every byte takes one hop more. Then what pages cost
 //! that are only open.
 
-mod http;
+pub(super) mod http;
 mod large;
 mod open;
 
@@ -84,7 +84,7 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
         close(clients).await;
         large::run(context, nodes, &pool).await?;
         let many = self::clients(nodes, open::CLIENTS as u32).await?;
-        open::run(context, nodes, &many).await?;
+        open::run(context, nodes, &many, &pool).await?;
         close(many).await;
         Ok(())
     })?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use blockyard_client::{Client, UploadOptions};
+use futures_util::future::try_join_all;
 use http_body_util::BodyExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -18,6 +19,8 @@ use crate::nodes::Nodes;
 use crate::process;
 use crate::report::Series;
 use crate::scenarios::calls::Calls;
+use crate::scenarios::transfer::Planned;
+use crate::workload::Pool;
 
 /// Pages that are open.
 const PAGES: usize = 100;
@@ -31,6 +34,9 @@ const WATCHED: Duration = Duration::from_secs(20);
 const BETWEEN: Duration = Duration::from_millis(730);
 /// Changes that are timed.
 const CHANGES: u32 = 20;
+/// Uploads beside which files are looked up, and bytes of each.
+const TRANSFERS: u64 = 4;
+const TRANSFER_BYTES: u64 = 64 << 20;
 
 /// A stream of events, and the last number of files that it told.
 struct OpenPage {
@@ -81,6 +87,18 @@ async fn create(client: &Client, path: &str) -> Result<()> {
     Ok(())
 }
 
+/// Uploads one file again and again until dropped.
+async fn transfer(web: &str, pool: &Pool, bytes: u64, name: String) -> Result<()> {
+    let file = Planned {
+        path: name,
+        number: 1,
+        length_bytes: bytes,
+    };
+    loop {
+        http::put(web, pool, &file).await?;
+    }
+}
+
 /// Seconds of processor time that the nameserver takes in a second.
 async fn busy(context: &Context, nodes: &Nodes) -> Result<f64> {
     let pid = nodes.pid("nameserver")?;
@@ -94,13 +112,17 @@ async fn busy(context: &Context, nodes: &Nodes) -> Result<f64> {
     Ok((process::cpu_s(pid)? - before) / began.elapsed().as_secs_f64())
 }
 
-pub(super) async fn run(context: &mut Context, nodes: &Nodes, clients: &[Client]) -> Result<()> {
+pub(super) async fn run(context: &mut Context, nodes: &Nodes, clients: &[Client], pool: &Pool) -> Result<()> {
     let (web, rounds) = (nodes.web().to_owned(), context.flags.rounds());
     let mut series = Series::new(SCENARIO, format!("{PAGES} open pages"));
     let mut alone = Calls::new(SCENARIO, "look up", CLIENTS);
     let mut beside = Calls::named(
         SCENARIO,
         format!("look up beside {PAGES} open pages, {CLIENTS} clients"),
+    );
+    let mut moving = Calls::named(
+        SCENARIO,
+        format!("look up beside {TRANSFERS} uploads by the page, {CLIENTS} clients"),
     );
     let paths: Rc<Vec<String>> = Rc::new((0..CLIENTS).map(|at| format!("/looked-up/{at}")).collect());
     for path in paths.iter() {
@@ -147,6 +169,13 @@ pub(super) async fn run(context: &mut Context, nodes: &Nodes, clients: &[Client]
             }
         }
         ensure!(tasks.try_join_next().is_none(), "a page's stream has ended");
+        let uploading = (0..TRANSFERS)
+            .map(|number| transfer(&web, pool, TRANSFER_BYTES, format!("/moving-{number}?overwrite")));
+        tokio::select! {
+            measured = moving.measure(context, nodes, clients, LOOKUPS, counts, looked_up) => measured?,
+            failed = try_join_all(uploading) => drop(failed?),
+        }
+        files = clients[0].status().await?.files;
         if counts {
             series.add("nameserver's processor", "cores", (with - without).max(0.0));
         }
@@ -155,6 +184,7 @@ pub(super) async fn run(context: &mut Context, nodes: &Nodes, clients: &[Client]
     let rate = alone.rate();
     alone.report(context, None);
     beside.report(context, rate);
+    moving.report(context, rate);
     Ok(())
 }
 

@@ -12,7 +12,7 @@ import { Latencies } from "./latency.js";
 export function VolumeBadges({ volume }) {
   return html`<${Badge} state=${volume.state} />
     ${volume.duty !== "serving" && html`<${Badge} state=${volume.duty} word=${volume.duty === "maintenance" && volume.until_unix_ms ? t("vol.until", { time: when(volume.until_unix_ms) }) : undefined} />`}
-    ${volume.suspicion > 0 && html`<${Badge} state="warning" word=${t("vol.suspicious")} title=${t("vol.suspicion", { points: volume.suspicion })} />`}`;
+    ${volume.suspicion && html`<${Badge} state="warning" word=${t("vol.suspicious")} title=${volume.suspicion} />`}`;
 }
 
 export const volumeFacts = (volume) => [

@@ -10,6 +10,7 @@ import { Badge, Empty, Facts, Meter, Trouble } from "../../ui/parts.js";
 import { More, Table } from "../../ui/table.js";
 import { usePages } from "../../ui/use.js";
 import { Latencies } from "../servers/latency.js";
+import { copyState } from "../../ui/state.js";
 import { VolumeBadges, VolumeButtons, volumeFacts } from "../servers/volume.js";
 
 const PAGE = 100;
@@ -32,7 +33,7 @@ function Row({ block }) {
   return html`<tr data-test="block-row"><th scope="row" class="name mono">${block.id}</th>
     <td class="name">${block.path ? html`<a href=${fileLink(block.path)}>${block.path}</a>` : html`<span class="dim">${t("vol.no_file")}</span>`}</td>
     <td class="num" data-label="#">${count(block.index)}</td><td class="num">${bytes(block.length)}</td><td class="mono" data-label="CRC32C">${block.crc32c}</td>
-    <td><${Badge} state=${block.state} /></td><td class="actions"><${BlockDownload} id=${block.id} /></td></tr>`;
+    <td><${Badge} state=${copyState(block.state)} /></td><td class="actions"><${BlockDownload} id=${block.id} /></td></tr>`;
 }
 
 export function Volume({ argument: id }) {
