@@ -13,6 +13,6 @@ follow((message) => {
 self.onconnect = ({ ports: [port] }) => {
   ports.add(port);
   port.onmessage = () => ports.delete(port); // a tab says one thing only: that it goes
-  if (known.state) port.postMessage({ kind: "snapshot", data: { state: known.state, timeline: known.timeline }, at: known.at });
+  if (known.state) port.postMessage({ kind: "snapshot", data: { state: known.state, timeline: known.timeline, sample: known.sample }, at: known.at });
   if (!known.up) port.postMessage({ kind: "lost" });
 };

@@ -141,6 +141,11 @@ impl History {
         }
     }
 
+    /// The newest sample.
+    pub(crate) fn last(&self) -> Option<Sample> {
+        self.0[0].rows.back().copied()
+    }
+
     /// The rows of a window; `None` for one that there is not.
     pub(crate) fn rows(&self, window: &str) -> Option<Rows> {
         let at = WINDOWS.iter().position(|(name, ..)| *name == window)?;

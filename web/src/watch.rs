@@ -22,7 +22,7 @@ use crate::history::{History, Rows, STEP_MS, Sample};
 use crate::patch;
 use crate::rates::Rates;
 use crate::respond::Pieces;
-use crate::timeline::{Events, Timeline};
+use crate::timeline::{Event, Events, Timeline};
 
 /// Between two looks at the cluster: a change is told within twice that.
 const LOOK: Duration = Duration::from_millis(250);
@@ -70,7 +70,9 @@ struct Seen {
 #[derive(Serialize)]
 struct Snapshot<'a> {
     state: &'a Value,
-    timeline: Vec<crate::timeline::Event>,
+    timeline: Vec<Event>,
+    /// The last one, if there is any.
+    sample: Option<Sample>,
 }
 
 impl Watch {
@@ -218,6 +220,7 @@ impl Watch {
         let snapshot = Snapshot {
             state: &seen.told,
             timeline: seen.timeline.last(EVENTS_TOLD),
+            sample: seen.history.last(),
         };
         Ok(self.text(self.last_id.get(), "snapshot", &snapshot))
     }

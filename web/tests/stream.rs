@@ -86,6 +86,7 @@ fn a_listener_sees_what_changes_and_comes_back_without_a_gap() {
     let mut state = first.data["state"].clone();
     assert_eq!(state["files"], 0);
     assert_eq!(first.data["timeline"][0]["kind"], "nameserver_started");
+    assert_eq!(first.data["sample"].as_array().unwrap().len(), 12);
 
     assert_eq!(
         cluster

@@ -39,7 +39,8 @@ async function fill() {
   await Promise.all(lanes);
   for (const name of NASTY) await store(`/names/${name}`, `the file ${name}`);
   await store("/docs/readme.txt", "Some text to look at.\n".repeat(40));
-  await store("/docs/picture.svg", "<svg xmlns='http://www.w3.org/2000/svg' width='240' height='120'><rect width='240' height='120' fill='#3b6fd4'/></svg>");
+  await call("PUT", "content/docs/picture.svg", "<svg xmlns='http://www.w3.org/2000/svg' width='240' height='120'><rect width='240' height='120' fill='#3b6fd4'/></svg>",
+    { "content-type": "image/svg+xml" });
   await store("/docs/large.bin", file("large.bin", 6 * BLOCK + 123).data);
   await store("/docs/gone.txt", "soon in the trash");
   await call("DELETE", "content/docs/gone.txt");
@@ -88,6 +89,8 @@ async function names() {
   }
   await tab.fill(at("search"), "SCRIPT");
   await until("the search finds one", async () => (await tab.locator(at("file-row")).count()) === 1);
+  await show(tab, "file/docs/picture.svg", "file");
+  await until("the picture is drawn", () => tab.locator(at("preview-image")).evaluate((image) => image.naturalWidth === 240));
   must(errors.length === 0, errors.join("; "));
   await context.close();
 }
