@@ -6,14 +6,15 @@ use std::rc::Rc;
 use bytes::Bytes;
 use futures_util::stream::{self, LocalBoxStream, Stream, StreamExt as _, TryStreamExt as _};
 use hyper::StatusCode;
-use hyper::header::{self, HeaderValue};
+use hyper::header;
 
 use blockyard_wire::types::FileInfo;
 use blockyard_wire::{Problem, ProblemKind, Result};
 
 use crate::backend::{Backend, Rows};
 use crate::content::{CONTENT_POLICY, disposition, pieces_of};
-use crate::respond::{Answered, Body, respond};
+use crate::queries::below;
+use crate::respond::{Answered, Body, respond, set};
 use crate::routes::Page;
 
 /// Entries listed at a time.
@@ -50,14 +51,9 @@ pub(crate) async fn archive(page: &Page, path: &str, head: bool) -> Result<Answe
         "" => "blockyard",
         name => name,
     };
-    let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(&disposition(&format!("{name}.tar"), "attachment")) {
-        headers.insert(header::CONTENT_DISPOSITION, value);
-    }
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static(CONTENT_POLICY),
-    );
+    let disposition = disposition(&format!("{name}.tar"), "attachment");
+    set(&mut response, header::CONTENT_DISPOSITION, &disposition);
+    set(&mut response, header::CONTENT_SECURITY_POLICY, CONTENT_POLICY);
     Ok(response)
 }
 
@@ -88,15 +84,6 @@ async fn next_page(
     let Rows { rows, more } = backend.list_below(&folder, &after, PAGE).await?;
     let next = rows.last().filter(|_| more).map(|last| below(&folder, last));
     Ok(Some((rows, next)))
-}
-
-/// A path as it stands below the folder.
-fn below(folder: &str, file: &FileInfo) -> String {
-    let path = file
-        .path
-        .strip_prefix(folder.trim_end_matches('/'))
-        .unwrap_or(&file.path);
-    path.trim_start_matches('/').to_owned()
 }
 
 /// The records of one file or folder.

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::StatusCode;
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap};
 use rust_embed::RustEmbed;
 use sha2::{Digest as _, Sha256};
 
 use crate::conditions::{Verdict, judge};
-use crate::respond::{Answered, Body, header_text, respond};
+use crate::respond::{Answered, Body, essence, header_text, respond, set};
 
 /// What `index.html` says where the digest of all files belongs.
 const PLACE: &str = "/assets/@/";
@@ -83,12 +83,8 @@ impl Asset {
 
     fn answer(&self, asked: &HeaderMap, tag: &str, caching: &'static str) -> Answered {
         let encodings = header_text(asked, header::ACCEPT_ENCODING).unwrap_or_default();
-        let takes_gzip = encodings.split(',').any(|encoding| {
-            encoding
-                .split(';')
-                .next()
-                .is_some_and(|name| name.trim() == "gzip")
-        });
+        // An encoding has parameters as a type has.
+        let takes_gzip = encodings.split(',').any(|encoding| essence(encoding) == "gzip");
         let gzip = self.gzip.as_ref().filter(|_| takes_gzip);
         let mut response = if judge(asked, Some(tag), true) == Verdict::NotModified {
             respond(StatusCode::NOT_MODIFIED, &self.content_type, Body::empty())
@@ -96,17 +92,12 @@ impl Asset {
             let data = gzip.unwrap_or(&self.plain).clone();
             respond(StatusCode::OK, &self.content_type, Body::Whole(Some(data)))
         };
-        let mut set = |name: HeaderName, value: &str| {
-            if let Ok(value) = HeaderValue::from_str(value) {
-                response.headers_mut().insert(name, value);
-            }
-        };
         if gzip.is_some() {
-            set(header::CONTENT_ENCODING, "gzip");
+            set(&mut response, header::CONTENT_ENCODING, "gzip");
         }
-        set(header::VARY, "accept-encoding");
-        set(header::ETAG, tag);
-        set(header::CACHE_CONTROL, caching);
+        set(&mut response, header::VARY, "accept-encoding");
+        set(&mut response, header::ETAG, tag);
+        set(&mut response, header::CACHE_CONTROL, caching);
         response
     }
 }

@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
+use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use blockyard_wire::types::{BlockInfo, FileInfo};
@@ -17,7 +17,7 @@ use blockyard_wire::{Problem, ProblemKind, Result};
 use crate::backend::Backend;
 use crate::conditions::{self, Verdict, Wanted, etag};
 use crate::queries::block_id;
-use crate::respond::{Answered, Body, refused, respond};
+use crate::respond::{Answered, Body, essence, refused, respond, set};
 use crate::routes::Page;
 
 /// Blocks being fetched while one is sent.
@@ -90,15 +90,15 @@ pub(crate) async fn file(
                 let part = format!("bytes {}-{}/{}", range.start, range.end - 1, file.size_bytes);
                 let body = body(page, &file, range, head).await?;
                 let mut response = respond(StatusCode::PARTIAL_CONTENT, &content_type, body);
-                insert(&mut response, header::CONTENT_RANGE, &part);
+                set(&mut response, header::CONTENT_RANGE, &part);
                 response
             }
         },
     };
-    insert(&mut response, header::ETAG, &tag);
-    insert(&mut response, header::ACCEPT_RANGES, "bytes");
-    insert(&mut response, header::CONTENT_SECURITY_POLICY, CONTENT_POLICY);
-    insert(
+    set(&mut response, header::ETAG, &tag);
+    set(&mut response, header::ACCEPT_RANGES, "bytes");
+    set(&mut response, header::CONTENT_SECURITY_POLICY, CONTENT_POLICY);
+    set(
         &mut response,
         header::CONTENT_DISPOSITION,
         &disposition(
@@ -110,7 +110,7 @@ pub(crate) async fn file(
         ),
     );
     // May be kept, must be asked for again: the tag tells.
-    insert(&mut response, header::CACHE_CONTROL, "private, no-cache");
+    set(&mut response, header::CACHE_CONTROL, "private, no-cache");
     Ok(response)
 }
 
@@ -146,9 +146,9 @@ pub(crate) async fn block(page: &Page, id: &str, headers: &HeaderMap, head: bool
         )
     };
     let name = format!("{id}.block");
-    insert(&mut response, header::ETAG, &tag);
-    insert(&mut response, header::CONTENT_SECURITY_POLICY, CONTENT_POLICY);
-    insert(
+    set(&mut response, header::ETAG, &tag);
+    set(&mut response, header::CONTENT_SECURITY_POLICY, CONTENT_POLICY);
+    set(
         &mut response,
         header::CONTENT_DISPOSITION,
         &disposition(&name, "attachment"),
@@ -166,7 +166,7 @@ fn unsatisfiable(file: &FileInfo) -> Answered {
     let message = format!("the file has {} bytes; the range lies outside", file.size_bytes);
     let mut response = refused(StatusCode::RANGE_NOT_SATISFIABLE, "range", &message);
     let whole = format!("bytes */{}", file.size_bytes);
-    insert(&mut response, header::CONTENT_RANGE, &whole);
+    set(&mut response, header::CONTENT_RANGE, &whole);
     response
 }
 
@@ -282,12 +282,7 @@ fn content_type(file: &FileInfo) -> String {
 /// The type that a preview is given: an image stays one, text of any kind is plain text, nothing else is shown.
 fn shown_type(file: &FileInfo) -> Result<String> {
     let given = content_type(file);
-    let essence = given
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
+    let essence = essence(&given).to_ascii_lowercase();
     let image = essence.starts_with("image/");
     let text = essence.starts_with("text/")
         || essence.ends_with("+json")
@@ -317,12 +312,6 @@ pub(crate) fn disposition(name: &str, kind: &str) -> String {
         .collect();
     let exact = utf8_percent_encode(name, FILE_NAME);
     format!("{kind}; filename=\"{plain}\"; filename*=UTF-8''{exact}")
-}
-
-fn insert(response: &mut Response<Body>, name: header::HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        response.headers_mut().insert(name, value);
-    }
 }
 
 #[cfg(test)]

@@ -67,7 +67,6 @@ impl Sample {
         };
         let [written, read, requests] = rates.of_all();
         let repair = &status.repair;
-        let waiting = [repair.one_left, repair.under, repair.leaving, repair.misplaced];
         Self {
             at_unix_ms: status.cluster.now_unix_ms,
             values: [
@@ -76,7 +75,7 @@ impl Sample {
                 requests,
                 sum(|report| report.used_bytes),
                 sum(|report| report.capacity_bytes),
-                Some(waiting.iter().map(|backlog| backlog.bytes).sum()),
+                Some(repair.waiting().bytes),
                 Some(repair.bytes_per_s),
                 Some(status.under_replicated_blocks + status.missing_blocks),
                 slowest(|report| report.write),

@@ -77,7 +77,7 @@ impl PageThread {
 impl Drop for PageThread {
     fn drop(&mut self) {
         drop(self.stop.take());
-        // Where it waits for an answer, it learns that none comes: the questions are dropped first.
+        // What it waits for is dropped with its tasks.
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
             tracing::error!("the page's thread has panicked");
         }
@@ -100,7 +100,8 @@ impl Live {
         &self,
         question: impl FnOnce(&View) -> Result<T> + Send + 'static,
     ) -> Answer<T> {
-        self.ask_at_length(async move |view| question(&view))
+        let questions = self.questions.clone();
+        Box::pin(async move { answer(&questions, question).await })
     }
 
     /// The same where the answer takes several turns of that thread; it is given up with whoever asked.
@@ -109,7 +110,17 @@ impl Live {
         question: impl AsyncFnOnce(View) -> Result<T> + Send + 'static,
     ) -> Answer<T> {
         let questions = self.questions.clone();
-        Box::pin(async move { answer(&questions, question).await })
+        let pose = |view: &View, mut tell: oneshot::Sender<Result<T>>| {
+            let view = view.clone();
+            tokio::task::spawn_local(async move {
+                tokio::select! {
+                    biased;
+                    answer = question(view) => drop(tell.send(answer)),
+                    () = tell.closed() => {}
+                }
+            });
+        };
+        Box::pin(async move { hear(&questions, pose).await })
     }
 
     /// Does `work` with the client, connecting it first where it is not.
@@ -128,29 +139,25 @@ impl Live {
 
 async fn answer<T: Send + 'static>(
     questions: &mpsc::Sender<Question>,
-    question: impl AsyncFnOnce(View) -> Result<T> + Send + 'static,
+    question: impl FnOnce(&View) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let (mut tell, told) = oneshot::channel();
-    let question: Question = Box::new(move |view| {
-        let view = view.clone();
-        tokio::task::spawn_local(async move {
-            tokio::select! {
-                biased;
-                answer = question(view) => drop(tell.send(answer)),
-                () = tell.closed() => {}
-            }
-        });
-    });
+    hear(questions, |view, tell| drop(tell.send(question(view)))).await
+}
+
+/// Has something be posed on the nameserver's thread, and waits for what is told.
+async fn hear<T: Send + 'static>(
+    questions: &mpsc::Sender<Question>,
+    pose: impl FnOnce(&View, oneshot::Sender<Result<T>>) + Send + 'static,
+) -> Result<T> {
+    let (tell, told) = oneshot::channel();
+    let question: Question = Box::new(move |view| pose(view, tell));
     questions.send(question).await.map_err(|_| stopping())?;
     told.await.unwrap_or_else(|_| Err(stopping()))
 }
 
 async fn connect(questions: &mpsc::Sender<Question>) -> Result<Client> {
-    let known = answer(questions, async |view: View| {
-        Ok((view.cluster().address, view.secret()?))
-    })
-    .await?;
-    let (address, secret) = known;
+    let known = answer(questions, |view| Ok((view.cluster().address, view.secret()?)));
+    let (address, secret) = known.await?;
     Client::connect(Options::new(vec![reachable(&address)], secret))
         .await
         .map_err(|problem| problem.context("the page cannot reach its own nameserver"))

@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Limited};
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 
 use blockyard_engine::checksum;
@@ -21,7 +20,7 @@ use crate::api::{Stored, crc};
 use crate::backend::{Backend, Upload};
 use crate::respond::{Answered, json, nothing, refused};
 use crate::routes::{Asked, Page};
-use crate::target::read_json;
+use crate::target::{read_json, whole_body};
 
 /// How long an upload stays open that nobody sends to.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
@@ -197,15 +196,11 @@ pub(crate) async fn store(page: &Page, id: &str, index: &str, asked: Asked) -> R
     let so_far = found(page, id).await?;
     let given = asked.headers().get("x-crc32c").cloned();
     let _turn = page.piece_turn().await?;
-    let body = Limited::new(asked.into_body(), BLOCK_BYTES_MAX).collect();
-    let data = timeout(page.body_timeout, body)
-        .await
-        .map_err(|_| Problem::invalid("the sender has fallen silent"))?
-        .map_err(|error| Problem::invalid(format!("no block of at most {BLOCK_BYTES_MAX} bytes: {error}")))?
-        .to_bytes();
+    let trouble = format!("no block of at most {BLOCK_BYTES_MAX} bytes");
+    let data = whole_body(page, asked, BLOCK_BYTES_MAX, &trouble).await?;
+    let arrived = checksum::crc(&data);
     if let Some(given) = given {
-        let arrived = crc(checksum::crc(&data));
-        let given = given.to_str().unwrap_or_default();
+        let (arrived, given) = (crc(arrived), given.to_str().unwrap_or_default());
         if !given.eq_ignore_ascii_case(&arrived) {
             let message = format!("the block has arrived with CRC32C {arrived}, not {given}; send it again");
             return Ok(refused(StatusCode::UNPROCESSABLE_ENTITY, "corrupt", &message));
@@ -213,7 +208,7 @@ pub(crate) async fn store(page: &Page, id: &str, index: &str, asked: Asked) -> R
     }
     if let Some((_, length, crc32c)) = so_far.blocks.iter().find(|(at, ..)| *at == index) {
         // Sent again, because the answer was lost: it is there. Another one can't take its place.
-        return match (*length as usize, *crc32c) == (data.len(), checksum::crc(&data)) {
+        return match (*length as usize, *crc32c) == (data.len(), arrived) {
             true => Ok(json(StatusCode::OK, &Piece::new(index, *length, *crc32c))),
             false => Err(Problem::invalid(format!(
                 "block {index} is there, and is another one"

@@ -119,6 +119,13 @@ async fn all(page: &Page, path: &str, prefix: &str) -> Result<(Vec<FileInfo>, bo
     }
 }
 
+/// A path as it stands below a folder.
+pub(crate) fn below(folder: &str, file: &FileInfo) -> String {
+    let folder = folder.trim_end_matches('/');
+    let path = file.path.strip_prefix(folder).unwrap_or(&file.path);
+    path.trim_start_matches('/').to_owned()
+}
+
 /// Files and folders below `path` whose names contain `wanted`, whatever the case, behind the path `after`; and what
 /// the next page comes behind. Few are found at a time where few match.
 async fn search(
@@ -129,15 +136,11 @@ async fn search(
     limit: usize,
 ) -> Result<(Vec<FileInfo>, Option<String>)> {
     let wanted = wanted.to_lowercase();
-    let folder = format!("{}/", path.trim_end_matches('/'));
     let (mut found, mut after, mut looked) = (Vec::new(), after.to_owned(), 0);
     loop {
         let rows = page.backend.list_below(path, &after, ROWS_MAX).await?;
         for file in rows.rows {
-            file.path
-                .strip_prefix(&folder)
-                .unwrap_or(&file.path)
-                .clone_into(&mut after);
+            after = below(path, &file);
             looked += 1;
             if file.name.to_lowercase().contains(&wanted) {
                 found.push(file);

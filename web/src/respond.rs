@@ -184,6 +184,18 @@ pub(crate) fn without_body(mut response: Answered) -> Answered {
     response
 }
 
+/// Sets a header, where its value may stand in one.
+pub(crate) fn set<T>(response: &mut Response<T>, name: header::HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+/// A MIME type without its parameters.
+pub(crate) fn essence(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
+}
+
 /// A header as text, where it is there and readable.
 pub(crate) fn header_text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()

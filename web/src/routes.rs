@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
+use hyper::header;
 use hyper::{Method, Request, StatusCode};
 use matchit::Router;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,7 +17,7 @@ use crate::content::Taken;
 use crate::guard::Guard;
 use crate::metrics::boards;
 use crate::pieces::Kept;
-use crate::respond::{Answered, json, problem, refused, without_body};
+use crate::respond::{Answered, json, problem, refused, set, without_body};
 use crate::target::{Query, file_path};
 use crate::watch::Watch;
 use crate::{archive, assets, change, content, openapi, operate, pieces, probes, queries, surveys, upload};
@@ -316,8 +316,6 @@ pub(crate) fn not_allowed(allowed: &str) -> Answered {
         "invalid",
         &format!("this address takes {allowed} only"),
     );
-    if let Ok(allowed) = HeaderValue::from_str(allowed) {
-        response.headers_mut().insert(header::ALLOW, allowed);
-    }
+    set(&mut response, header::ALLOW, allowed);
     response
 }

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use hyper::StatusCode;
 
+use blockyard_nameserver::survey::CELLS_MAX;
 use blockyard_wire::types::BlockId;
 use blockyard_wire::{Problem, Result};
 
@@ -15,8 +16,6 @@ use crate::target::Query;
 
 /// Cells of a map where nobody says how many.
 const CELLS: u32 = 4096;
-/// And at the most.
-const CELLS_MAX: u32 = 16_384;
 /// Blocks of a run at the most, and where nobody says how many.
 const RUN_MAX: u32 = 256;
 const RUN: u32 = 100;
@@ -37,7 +36,7 @@ fn range(query: &Query) -> Result<RangeInclusive<BlockId>> {
 /// All blocks of a range from afar.
 #[utoipa::path(get, path = "/api/v1/blockmap", tag = "cluster", params(("cells" = Option<u32>, Query), ("from" = Option<String>, Query), ("to" = Option<String>, Query)), responses((status = 200, body = MapOfBlocks)))]
 pub(crate) async fn block_map(page: &Page, query: &Query) -> Result<Answered> {
-    let cells = query.number("cells", CELLS, CELLS_MAX)?.max(2);
+    let cells = query.number("cells", CELLS, CELLS_MAX as u32)?.max(2);
     let range = range(query)?;
     let _turn = page.survey_turn().await?;
     let map = page.backend.block_map(range, cells as usize).await?;

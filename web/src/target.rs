@@ -1,6 +1,7 @@
 //! What a request asks for: its path and query, decoded once, and its JSON. What names are allowed is the namespace's
 //! matter.
 
+use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::header;
 use percent_encoding::percent_decode_str;
@@ -8,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use blockyard_wire::{Problem, Result};
 
-use crate::respond::header_text;
+use crate::respond::{essence, header_text};
 use crate::routes::{Asked, Page};
 
 /// Bytes of a JSON body at the most: two paths and some.
@@ -101,22 +102,30 @@ impl Query {
     }
 }
 
+/// The whole body of a request.
+///
+/// # Errors
+/// `Invalid` for more than `bytes_max` and a body that breaks off, which `trouble` says, and for a sender that falls
+/// silent.
+pub(crate) async fn whole_body(page: &Page, asked: Asked, bytes_max: usize, trouble: &str) -> Result<Bytes> {
+    let body = Limited::new(asked.into_body(), bytes_max).collect();
+    let body = tokio::time::timeout(page.body_timeout, body)
+        .await
+        .map_err(|_| Problem::invalid("the sender has fallen silent"))?
+        .map_err(|error| Problem::invalid(format!("{trouble}: {error}")))?;
+    Ok(body.to_bytes())
+}
+
 /// Reads the body as JSON of a known shape.
 ///
 /// # Errors
 /// `Invalid` for another type, too many bytes, a sender that falls silent, or another shape.
 pub(crate) async fn read_json<T: DeserializeOwned>(page: &Page, asked: Asked) -> Result<T> {
     let given = header_text(asked.headers(), header::CONTENT_TYPE).unwrap_or_default();
-    let essence = given.split(';').next().unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case("application/json") {
+    if !essence(given).eq_ignore_ascii_case("application/json") {
         return Err(Problem::invalid("send JSON, with Content-Type: application/json"));
     }
-    let body = Limited::new(asked.into_body(), JSON_BYTES_MAX).collect();
-    let body = tokio::time::timeout(page.body_timeout, body)
-        .await
-        .map_err(|_| Problem::invalid("the sender has fallen silent"))?
-        .map_err(|error| Problem::invalid(format!("the body can't be read: {error}")))?
-        .to_bytes();
+    let body = whole_body(page, asked, JSON_BYTES_MAX, "the body can't be read").await?;
     serde_json::from_slice(&body)
         .map_err(|error| Problem::invalid(format!("not the JSON that is expected: {error}")))
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use blockyard_wire::types::{ClusterStatus, Liveness, VolumeState};
+use blockyard_wire::types::{ClusterStatus, Liveness, VolumeId, VolumeState};
 
 use crate::document::duty_name;
 use crate::health::{Level, Subject};
@@ -38,10 +38,9 @@ pub(crate) struct Events {
 }
 
 /// What events are told from.
-#[derive(Default)]
 struct Seen {
     servers: BTreeMap<String, Liveness>,
-    volumes: BTreeMap<String, (VolumeState, &'static str)>,
+    volumes: BTreeMap<VolumeId, (VolumeState, &'static str)>,
     repairing: bool,
     held: bool,
     paused: bool,
@@ -61,7 +60,7 @@ impl Timeline {
     /// Looks at the cluster; what has happened since the last look.
     pub(crate) fn look(&mut self, status: &ClusterStatus) -> Vec<Event> {
         let now = Seen::of(status);
-        let Some(before) = self.seen.replace(Seen::default()) else {
+        let Some(before) = self.seen.take() else {
             self.seen = Some(now);
             return vec![self.event(status, "nameserver_started", Level::Ok, Subject::cluster(), 0)];
         };
@@ -84,7 +83,7 @@ impl Timeline {
             }
             for volume in &server.volumes {
                 let report = &volume.report;
-                let Some((state, duty)) = before.volumes.get(&report.id.to_string()) else {
+                let Some((state, duty)) = before.volumes.get(&report.id) else {
                     continue;
                 };
                 let subject = || Subject::volume(volume);
@@ -108,8 +107,7 @@ impl Timeline {
             }
         }
         let repair = &status.repair;
-        let waiting = [repair.one_left, repair.under, repair.leaving, repair.misplaced];
-        let blocks = waiting.iter().map(|backlog| backlog.blocks).sum();
+        let blocks = repair.waiting().blocks;
         for (was, is, kinds, levels, count) in [
             (
                 before.repairing,
@@ -205,8 +203,7 @@ impl Seen {
     fn of(status: &ClusterStatus) -> Self {
         let volumes = status.servers.iter().flat_map(|server| &server.volumes);
         let repair = &status.repair;
-        let waiting = [repair.one_left, repair.under, repair.leaving, repair.misplaced];
-        let work = waiting.iter().any(|backlog| backlog.blocks > 0);
+        let work = repair.waiting().blocks > 0;
         Self {
             servers: status
                 .servers
@@ -216,7 +213,7 @@ impl Seen {
             volumes: volumes
                 .map(|volume| {
                     let is = (volume.report.state, duty_name(volume));
-                    (volume.report.id.to_string(), is)
+                    (volume.report.id, is)
                 })
                 .collect(),
             repairing: work && repair.held.is_empty(),
@@ -231,7 +228,7 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
-    use blockyard_wire::types::{Duty, ServerStatus, VolumeId, VolumeStatus};
+    use blockyard_wire::types::{Duty, ServerStatus, VolumeStatus};
 
     use super::*;
 

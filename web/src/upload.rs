@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt as _};
 use http_body_util::BodyExt as _;
+use hyper::StatusCode;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Response, StatusCode};
+use hyper::header::{self, HeaderMap};
 
 use blockyard_wire::types::FileInfo;
 use blockyard_wire::{Problem, ProblemKind, Result};
@@ -20,7 +20,7 @@ use crate::backend::{Upload, Uploaded};
 use crate::conditions::{self, Verdict, etag};
 use crate::content::precondition_failed;
 use crate::pipe::{BodyReader, BodyWriter, Unwanted, pipe};
-use crate::respond::{Answered, header_text, json, problem};
+use crate::respond::{Answered, essence, header_text, json, problem, set};
 use crate::routes::{Asked, Page};
 use crate::target::Query;
 
@@ -77,7 +77,7 @@ pub(crate) async fn put(page: &Page, path: &str, query: &Query, asked: Asked) ->
             };
             let tag = etag(&uploaded.file);
             let mut response = json(status, &Stored::from(uploaded));
-            tagged(&mut response, &tag);
+            set(&mut response, header::ETAG, &tag);
             Ok(response)
         }
         Err(refusal) => Ok(refuse(&refusal, &parts.headers, &mut body).await),
@@ -221,7 +221,7 @@ async fn current(page: &Page, path: &str) -> Result<Option<FileInfo>> {
 /// The sender's word on what the file is, where it is one: forms and programs that don't know say nothing.
 fn given_type(headers: &HeaderMap) -> String {
     let text = header_text(headers, header::CONTENT_TYPE).unwrap_or_default();
-    let essence = text.split(';').next().unwrap_or_default().trim();
+    let essence = essence(text);
     let silent = [
         "",
         "application/octet-stream",
@@ -263,10 +263,4 @@ fn broke_off(error: io::Error) -> Problem {
 
 fn malformed(error: multer::Error) -> Problem {
     Problem::invalid(format!("the form can't be read: {error}"))
-}
-
-fn tagged<T>(response: &mut Response<T>, tag: &str) {
-    if let Ok(value) = HeaderValue::from_str(tag) {
-        response.headers_mut().insert(header::ETAG, value);
-    }
 }

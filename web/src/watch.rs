@@ -146,12 +146,9 @@ impl Watch {
     /// An event of a stream; JSON has no line breaks of its own.
     fn text(&self, id: u64, event: &str, data: &impl Serialize) -> Bytes {
         let mut text = String::new();
-        let _ = writeln!(
-            text,
-            "id: {}-{id}\nevent: {event}\ndata: {}\n",
-            self.life,
-            json(data)
-        );
+        // Plain structs of text and numbers.
+        let data = serde_json::to_string(data).unwrap_or_default();
+        let _ = writeln!(text, "id: {}-{id}\nevent: {event}\ndata: {data}\n", self.life);
         text.into()
     }
 
@@ -226,7 +223,6 @@ impl Watch {
     }
 }
 
-fn json(value: &impl Serialize) -> Value {
-    // Plain structs of text and numbers.
-    serde_json::to_value(value).unwrap_or_default()
+fn json(document: &Document) -> Value {
+    serde_json::to_value(document).unwrap_or_default()
 }

@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 
 use common::Cluster;
+use json_patch::merge;
 use serde_json::Value;
 
 struct Events {
@@ -60,23 +61,6 @@ impl Events {
     }
 }
 
-/// Applies a merge patch (RFC 7396).
-fn apply(to: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        return *to = patch.clone();
-    };
-    if !to.is_object() {
-        *to = Value::Object(serde_json::Map::new());
-    }
-    let to = to.as_object_mut().unwrap();
-    for (name, change) in patch {
-        match change {
-            Value::Null => drop(to.remove(name)),
-            change => apply(to.entry(name).or_insert(Value::Null), change),
-        }
-    }
-}
-
 #[test]
 fn a_listener_sees_what_changes_and_comes_back_without_a_gap() {
     let cluster = Cluster::start(2);
@@ -100,7 +84,7 @@ fn a_listener_sees_what_changes_and_comes_back_without_a_gap() {
         let event = events.next();
         last = event.id;
         match event.kind.as_str() {
-            "delta" => apply(&mut state, &event.data),
+            "delta" => merge(&mut state, &event.data),
             "sample" => assert_eq!(event.data.as_array().unwrap().len(), 12),
             _ => {}
         }
@@ -121,7 +105,7 @@ fn a_listener_sees_what_changes_and_comes_back_without_a_gap() {
         let event = events.next();
         assert_ne!(event.kind, "snapshot", "it is told only what it has missed");
         if event.kind == "delta" {
-            apply(&mut state, &event.data);
+            merge(&mut state, &event.data);
         }
     }
     assert_eq!(state["file_bytes"], 10);
@@ -158,7 +142,7 @@ fn a_lost_server_is_told() {
     while !silent || state["servers"][&address]["state"] != "suspect" {
         let event = events.next();
         match event.kind.as_str() {
-            "delta" => apply(&mut state, &event.data),
+            "delta" => merge(&mut state, &event.data),
             "event" => {
                 silent |=
                     event.data["kind"] == "server_silent" && event.data["subject"]["id"] == address.as_str()

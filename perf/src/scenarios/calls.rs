@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
-use blockyard_client::Client;
+use blockyard_client::{Client, UploadOptions};
 use futures_util::future::try_join_all;
 
 use super::common::{Work, add_percentiles, record, start_meter, warn_if_disturbed};
@@ -86,5 +86,15 @@ impl Calls {
 /// The least that a nameserver can be asked: what the cluster is called.
 pub(super) async fn empty_call(client: &Client, _: u64) -> Result<()> {
     client.cluster().await?;
+    Ok(())
+}
+
+/// Makes an empty file, which needs no dataserver.
+pub(super) async fn create(client: &Client, path: &str) -> Result<()> {
+    let options = UploadOptions {
+        length_hint: Some(0),
+        ..UploadOptions::default()
+    };
+    client.upload(path, tokio::io::empty(), options).await?;
     Ok(())
 }

@@ -599,6 +599,17 @@ pub struct RepairStatus {
     pub failed: u64,
 }
 
+impl RepairStatus {
+    /// All blocks that wait for a copy.
+    pub fn waiting(&self) -> Backlog {
+        let all = [self.one_left, self.under, self.leaving, self.misplaced];
+        Backlog {
+            blocks: all.iter().map(|backlog| backlog.blocks).sum(),
+            bytes: all.iter().map(|backlog| backlog.bytes).sum(),
+        }
+    }
+}
+
 /// A dataserver as the nameserver sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct ServerStatus {

@@ -11,12 +11,12 @@ use blockyard_nameserver::populated;
 use futures_util::future::try_join_all;
 use rand::RngExt as _;
 
-use super::{EACH, SCENARIO, create};
+use super::{EACH, SCENARIO};
 use crate::context::Context;
 use crate::nodes::{Nodes, Shape};
 use crate::process;
 use crate::report::Series;
-use crate::scenarios::calls::{Calls, empty_call};
+use crate::scenarios::calls::{Calls, create, empty_call};
 use crate::scenarios::common::{clients, close, on_clusters};
 use crate::scenarios::page::http;
 

@@ -6,11 +6,11 @@ mod many;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use blockyard_client::{Client, ListOptions, UploadOptions};
+use blockyard_client::{Client, ListOptions};
 use futures_util::stream::TryStreamExt as _;
 use rand::RngExt as _;
 
-use super::calls::{Calls, empty_call};
+use super::calls::{Calls, create, empty_call};
 use super::common::{clients, close, on_cluster};
 use crate::context::Context;
 use crate::nodes::{Nodes, Shape};
@@ -66,15 +66,6 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
     }
     context.report.series(&lists);
     many::run(context)
-}
-
-async fn create(client: &Client, path: &str) -> Result<()> {
-    let options = UploadOptions {
-        length_hint: Some(0),
-        ..UploadOptions::default()
-    };
-    client.upload(path, tokio::io::empty(), options).await?;
-    Ok(())
 }
 
 /// Makes so many empty files in a new folder, all clients at once.

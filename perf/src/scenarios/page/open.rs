@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use blockyard_client::{Client, UploadOptions};
+use blockyard_client::Client;
 use futures_util::future::try_join_all;
 use http_body_util::BodyExt as _;
 use tokio::sync::watch;
@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::nodes::Nodes;
 use crate::process;
 use crate::report::Series;
-use crate::scenarios::calls::Calls;
+use crate::scenarios::calls::{Calls, create};
 use crate::scenarios::transfer::Planned;
 use crate::workload::Pool;
 
@@ -76,15 +76,6 @@ fn files_of(event: &[u8]) -> Option<u64> {
     let told: serde_json::Value = serde_json::from_str(data).ok()?;
     let state = told.get("state").unwrap_or(&told);
     state.get("files")?.as_u64()
-}
-
-async fn create(client: &Client, path: &str) -> Result<()> {
-    let options = UploadOptions {
-        length_hint: Some(0),
-        ..UploadOptions::default()
-    };
-    client.upload(path, tokio::io::empty(), options).await?;
-    Ok(())
 }
 
 /// Uploads one file again and again until dropped.
