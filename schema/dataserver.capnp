@@ -17,8 +17,10 @@ interface Dataserver {
   # Deletes replicas; the answer comes when the deletion is durable and names those that were there.
 
   copy @3 (volume :Types.Id128, block :UInt64, version :UInt64, index :UInt32, length :UInt32,
-           crc32c :UInt32, source :Types.Hop, epoch :Types.Epoch) -> (proof :Types.ReplicaProof);
-  # Pulls one block from `source`, verifies it, and stores it on `volume`; the answer comes when it is durable.
+           crc32c :UInt32, source :Types.Hop, epoch :Types.Epoch, besideClients :Bool)
+      -> (proof :Types.ReplicaProof);
+  # Pulls one block from `source`, verifies it, and stores it on `volume`; the answer comes when it is durable. Beside
+  # clients it is read and written in pieces, so that they wait behind none for long.
 
   verify @4 (volume :Types.Id128, block :UInt64) -> (state :Types.ReplicaState);
   # Reads the whole replica and checks every byte; notFound where there is none.

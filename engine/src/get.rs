@@ -38,13 +38,14 @@ impl Drop for Pinned<'_> {
     }
 }
 
-/// The whole units that cover a range of a served replica. Damage is remembered.
+/// The whole units that cover a range of a served replica, by way of the read cache or not. Damage is remembered.
 pub(crate) async fn get(
     core: &Rc<Core>,
     block: BlockId,
     offset: u32,
     length: u32,
     lane: Lane,
+    cached: bool,
 ) -> Result<Verified> {
     let replica = served(core, block)?;
     let end = offset
@@ -59,8 +60,6 @@ pub(crate) async fn get(
         });
     };
     let _pinned = Pinned::new(core, replica.place);
-    // Copies for repair and checks of replicas are about the disk, and no sign that somebody reads a block.
-    let cached = lane == Lane::Read;
     let range = offset as usize..end as usize;
     match read_units(core, block, replica, range, lane, cached).await {
         Ok(verified) => {

@@ -121,20 +121,19 @@ impl Io {
         }
     }
 
-    /// Writes `view`, whole.
-    pub(crate) async fn write(
+    /// Writes `view`, whole. Begins before the future is first polled.
+    pub(crate) fn write(
         self: &Rc<Self>,
         file: FileId,
         offset_bytes: u64,
         view: View,
-    ) -> io::Result<()> {
-        self.start(Op::Write {
+    ) -> impl Future<Output = io::Result<()>> + use<> {
+        let running = self.start(Op::Write {
             file,
             offset_bytes,
             from: view,
-        })
-        .await
-        .1
+        });
+        async move { running.await.1 }
     }
 
     pub(crate) async fn sync(self: &Rc<Self>, file: FileId) -> io::Result<()> {

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use crate::ahead::Way;
 use crate::block::{BlockId, Origin};
 use crate::block_buffer::{BlockBuffer, FilledBlock};
+use crate::buffer::View;
 use crate::checkpoint::{ensure_room, is_no_space};
 use crate::core::{Core, Outcome, PutInFlight};
-use crate::device::{How, Op};
+use crate::device::{FileId, How};
 use crate::error::{Error, Result};
 use crate::layout::{Class, Place, SlotHeader, SlotSeed, Superblock};
-use crate::limits::PAGE_BYTES;
+use crate::limits::{PAGE_BYTES, PIECE_BYTES};
 use crate::pool::Lane;
 use crate::record::{Cut, Record, Replica};
 use crate::space::{Growth, file_name};
@@ -26,12 +27,22 @@ use crate::zero_fill;
 /// longer than a batch: its record would only keep the batch, and all others in it, from being flushed.
 const EAGER_RECORD_BYTES: usize = 256 * 1024;
 
+/// How a slot is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Writing {
+    /// In one operation: as quickly as the disk can.
+    AtOnce,
+    /// In pieces of [`PIECE_BYTES`], one after the other, so that others' reads wait behind one piece only.
+    InPieces,
+}
+
 /// Makes a block durable. Once it has begun, dropping the future does not stop it.
 pub(crate) async fn put(
     core: &Rc<Core>,
     block: BlockId,
     origin: Origin,
     buffer: BlockBuffer,
+    writing: Writing,
 ) -> Result<Receipt> {
     let filled = buffer.into_filled()?;
     let (length, crc32c) = (filled.length, filled.crc32c);
@@ -81,7 +92,7 @@ pub(crate) async fn put(
     core.state.borrow_mut().puts.insert(block, flight.clone());
     let (end, own) = (ended.clone(), flight.clone());
     core.spawn(|core| async move {
-        let outcome = write(&core, block, origin, filled, &own).await;
+        let outcome = write(&core, block, origin, filled, writing, &own).await;
         core.state.borrow_mut().puts.remove(&block);
         end.keep(outcome);
     });
@@ -99,6 +110,7 @@ async fn write(
     block: BlockId,
     origin: Origin,
     filled: FilledBlock,
+    writing: Writing,
     flight: &PutInFlight,
 ) -> Outcome {
     let class = filled.class();
@@ -106,8 +118,9 @@ async fn write(
         Ok(taken) => taken,
         Err(outcome) => return outcome,
     };
-    let outcome = write_to(core, block, origin, filled, place, flight).await;
-    if let (Outcome::Done, Some(way)) = (&outcome, way) {
+    let outcome = write_to(core, block, origin, filled, (place, writing), flight).await;
+    // What is slow on purpose says nothing about either way.
+    if let (Outcome::Done, Some(way), Writing::AtOnce) = (&outcome, way, writing) {
         let trial = &mut core.state.borrow_mut().trials[class.number() as usize];
         trial.note(way, class.slot_bytes() as u64, flight.begun.elapsed());
     }
@@ -122,7 +135,7 @@ async fn write_to(
     block: BlockId,
     origin: Origin,
     filled: FilledBlock,
-    place: Place,
+    (place, writing): (Place, Writing),
     flight: &PutInFlight,
 ) -> Outcome {
     let (cut, file) = {
@@ -154,24 +167,32 @@ async fn write_to(
     };
     let record = Record::Put { block, replica };
     let slot = filled.seal(&bytes);
-    let eager = slot.len() <= EAGER_RECORD_BYTES;
-    let write = core.io.start(Op::Write {
-        file,
-        offset_bytes: place.offset_bytes(cut.class),
-        from: slot,
-    });
-    let done = if eager {
+    let offset_bytes = place.offset_bytes(cut.class);
+    if slot.len() <= EAGER_RECORD_BYTES {
+        let write = core.io.write(file, offset_bytes, slot);
         let written = Promise::new();
         let done = core.log.append_put(record, Some(written.clone()));
-        written.keep(slot_outcome(core, flight, write.await.1));
-        done
-    } else {
-        match slot_outcome(core, flight, write.await.1) {
-            Outcome::Done => core.log.append_put(record, None),
-            refused => return refused,
-        }
+        written.keep(slot_outcome(core, flight, write.await));
+        return done.wait().await;
+    }
+    let write = match writing {
+        Writing::AtOnce => core.io.write(file, offset_bytes, slot).await,
+        Writing::InPieces => write_in_pieces(core, file, offset_bytes, &slot).await,
     };
-    done.wait().await
+    match slot_outcome(core, flight, write) {
+        Outcome::Done => core.log.append_put(record, None).wait().await,
+        refused => refused,
+    }
+}
+
+/// Writes the piece with the slot's header last: nothing half written looks like a block.
+async fn write_in_pieces(core: &Core, file: FileId, offset_bytes: u64, slot: &View) -> io::Result<()> {
+    let pieces = (PIECE_BYTES..slot.len()).step_by(PIECE_BYTES).chain([0]);
+    for from in pieces {
+        let piece = slot.slice(from..slot.len().min(from + PIECE_BYTES));
+        core.io.write(file, offset_bytes + from as u64, piece).await?;
+    }
+    Ok(())
 }
 
 fn slot_outcome(core: &Core, flight: &PutInFlight, written: io::Result<()>) -> Outcome {
@@ -345,7 +366,7 @@ pub(crate) fn superblock_page(core: &Core, number: u16, cut: &Cut) -> [u8; PAGE_
 /// Writes a segment's first page, durably.
 pub(crate) async fn write_superblock(
     core: &Rc<Core>,
-    file: crate::device::FileId,
+    file: FileId,
     number: u16,
     cut: &Cut,
 ) -> io::Result<()> {

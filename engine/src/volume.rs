@@ -16,7 +16,7 @@ use crate::identity;
 use crate::index::info;
 use crate::limits::BLOCK_BYTES_MAX;
 use crate::pool::{Lane, Pool};
-use crate::put;
+use crate::put::{self, Writing};
 use crate::record::Record;
 use crate::recover;
 use crate::space::segment_bytes_for;
@@ -155,7 +155,18 @@ impl Volume {
     /// content under the same id fails with kind `Conflict`. A replica that is suspect or corrupt is replaced.
     /// Dropping the future does not stop a put that has begun.
     pub async fn put(&self, block: BlockId, origin: Origin, buffer: BlockBuffer) -> Result<Receipt> {
-        put::put(self.core(), block, origin, buffer).await
+        put::put(self.core(), block, origin, buffer, Writing::AtOnce).await
+    }
+
+    /// As [`Volume::put`], but more slowly: the slot is written in pieces of [`PIECE_BYTES`](crate::limits::PIECE_BYTES),
+    /// one after the other, so that reads of the same disk wait behind one of them at the most.
+    pub async fn put_in_pieces(
+        &self,
+        block: BlockId,
+        origin: Origin,
+        buffer: BlockBuffer,
+    ) -> Result<Receipt> {
+        put::put(self.core(), block, origin, buffer, Writing::InPieces).await
     }
 
     /// What the index knows of a block.
@@ -169,9 +180,16 @@ impl Volume {
     }
 
     /// Reads the whole units that cover `length` bytes (at least 1) from `offset` on, every one verified. Bytes
-    /// that fail verification are never returned: the replica is then out of service and counted as corrupt.
+    /// that fail verification are never returned: the replica is then out of service and counted as corrupt. Only what
+    /// is read on [`Lane::Read`] goes through the read cache.
     pub async fn get(&self, block: BlockId, offset: u32, length: u32, lane: Lane) -> Result<Verified> {
-        get::get(self.core(), block, offset, length, lane).await
+        get::get(self.core(), block, offset, length, lane, lane == Lane::Read).await
+    }
+
+    /// As [`Volume::get`] on [`Lane::Read`], but from the disk, and not kept: that a block is copied is no sign that
+    /// somebody will read it again.
+    pub async fn get_past_cache(&self, block: BlockId, offset: u32, length: u32) -> Result<Verified> {
+        get::get(self.core(), block, offset, length, Lane::Read, false).await
     }
 
     /// Deletes durably; tells for each block whether it was here. A slot is free again after its last reader.

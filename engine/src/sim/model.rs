@@ -234,13 +234,17 @@ pub async fn get_whole(volume: &Volume, block: u64) -> crate::error::Result<bool
     get(volume, block, 0, length_of(block) as u32).await
 }
 
-/// Puts the bytes that follow from the block's id.
+/// Puts the bytes that follow from the block's id; each third block in pieces.
 pub async fn put(volume: &Volume, block: u64) -> crate::error::Result<()> {
     let bytes = bytes_of(block);
     let mut buffer = volume.acquire(Lane::Head, bytes.len() as u32).await?;
     buffer.fill(&bytes)?;
-    let put = volume.put(BlockId(block), Origin::default(), buffer);
-    put.await.map(drop)
+    let (id, origin) = (BlockId(block), Origin::default());
+    let put = match block % 3 {
+        0 => volume.put_in_pieces(id, origin, buffer).await,
+        _ => volume.put(id, origin, buffer).await,
+    };
+    put.map(drop)
 }
 
 /// Has `volume` do it and notes what comes of it; whether the volume still works.

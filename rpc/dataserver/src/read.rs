@@ -87,7 +87,20 @@ async fn find(node: &Node, role: Role, get: &Get) -> Result<Verified, Abort> {
         blame: node.id,
     };
     check(node, role, get).map_err(abort)?;
-    let read = node.volume.get(get.block, get.offset, get.length, Lane::Read);
+    let read = async {
+        match role {
+            Role::Client => {
+                node.volume
+                    .get(get.block, get.offset, get.length, Lane::Read)
+                    .await
+            }
+            Role::Dataserver => {
+                node.volume
+                    .get_past_cache(get.block, get.offset, get.length)
+                    .await
+            }
+        }
+    };
     match within(node.deadlines.buffer_ms, read).await {
         Some(Ok(verified)) => Ok(verified),
         Some(Err(error)) => {

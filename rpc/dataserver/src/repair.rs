@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use blockyard_engine::limits::PIECE_BYTES;
 use blockyard_engine::{BlockBuffer, Chunk, Lane, ReplicaState};
 use blockyard_wire::frame::{Get, Message, Packet};
 use blockyard_wire::types::{BlockId, Hop, Origin, ReplicaProof};
@@ -22,11 +23,12 @@ pub(crate) struct Order {
     pub length: u32,
     pub crc32c: u32,
     pub source: Hop,
+    /// Whether clients are about, here or at the source.
+    pub beside_clients: bool,
 }
 
 /// A block on its way here.
 pub(crate) struct Pull {
-    length: u32,
     state: RefCell<State>,
     signal: Signal,
 }
@@ -34,6 +36,8 @@ pub(crate) struct Pull {
 struct State {
     buffer: Option<BlockBuffer>,
     received_bytes: u32,
+    /// Where the piece ends that is asked for.
+    asked_bytes: u32,
     failed: Option<Problem>,
 }
 
@@ -80,11 +84,11 @@ pub(crate) async fn copy(node: &Rc<Node>, order: Order) -> Result<ReplicaProof> 
             ),
         ));
     }
-    let receipt = node
-        .volume
-        .put(order.block, order.origin, buffer)
-        .await
-        .map_err(|error| problem_of(&error))?;
+    let put = match order.beside_clients {
+        true => node.volume.put_in_pieces(order.block, order.origin, buffer).await,
+        false => node.volume.put(order.block, order.origin, buffer).await,
+    };
+    let receipt = put.map_err(|error| problem_of(&error))?;
     tracing::info!(volume = %node.id, block = %order.block, from = %order.source.volume, bytes = receipt.length, "copied a block");
     Ok(proof())
 }
@@ -92,20 +96,14 @@ pub(crate) async fn copy(node: &Rc<Node>, order: Order) -> Result<ReplicaProof> 
 async fn pull(node: &Rc<Node>, order: &Order, buffer: BlockBuffer) -> Result<BlockBuffer> {
     let source = &order.source;
     let pull = Rc::new(Pull {
-        length: order.length,
         state: RefCell::new(State {
             buffer: Some(buffer),
             received_bytes: 0,
+            asked_bytes: 0,
             failed: None,
         }),
         signal: Signal::default(),
     });
-    let get = Get {
-        block: order.block,
-        offset: 0,
-        length: order.length,
-        ticket: source.ticket.clone(),
-    };
     let late = || {
         Problem::retry(format!(
             "volume {} at {} does not send block {} in time",
@@ -113,20 +111,35 @@ async fn pull(node: &Rc<Node>, order: &Order, buffer: BlockBuffer) -> Result<Blo
         ))
     };
     let link = node.links.get(node, &source.address, REPAIR).await?;
-    let open = link.open(Route::Pull(pull.clone()), Message::Get(get), Bytes::new());
-    let stream = within(node.deadlines.buffer_ms, open).await.ok_or_else(late)??;
-    let _asked = Asked {
-        link: link.clone(),
-        stream,
+    let piece_bytes = match order.beside_clients {
+        true => PIECE_BYTES as u32,
+        false => order.length,
     };
-    loop {
-        let before = pull.state.borrow().received_bytes;
-        match within(node.deadlines.progress_ms, pull.complete()).await {
-            Some(outcome) => return outcome,
-            None if pull.state.borrow().received_bytes > before => {}
-            None => return Err(late()),
+    for offset in (0..order.length).step_by(piece_bytes as usize) {
+        let get = Get {
+            block: order.block,
+            offset,
+            length: piece_bytes.min(order.length - offset),
+            ticket: source.ticket.clone(),
+        };
+        pull.state.borrow_mut().asked_bytes = offset + get.length;
+        let open = link.open(Route::Pull(pull.clone()), Message::Get(get), Bytes::new());
+        let stream = within(node.deadlines.buffer_ms, open).await.ok_or_else(late)??;
+        let _asked = Asked {
+            link: link.clone(),
+            stream,
+        };
+        loop {
+            let before = pull.state.borrow().received_bytes;
+            match within(node.deadlines.progress_ms, pull.arrival()).await {
+                Some(arrived) => break arrived?,
+                None if pull.state.borrow().received_bytes > before => {}
+                None => return Err(late()),
+            }
         }
     }
+    let buffer = pull.state.borrow_mut().buffer.take();
+    Ok(buffer.expect("a pull has its buffer until it has ended"))
 }
 
 impl Pull {
@@ -136,17 +149,15 @@ impl Pull {
         self.signal.notify();
     }
 
-    async fn complete(&self) -> Result<BlockBuffer> {
+    /// The end of the piece that is asked for.
+    async fn arrival(&self) -> Result<()> {
         self.signal
             .until(|| {
-                let mut state = self.state.borrow_mut();
-                if let Some(problem) = &state.failed {
-                    return Some(Err(problem.clone()));
+                let state = self.state.borrow();
+                match &state.failed {
+                    Some(problem) => Some(Err(problem.clone())),
+                    None => (state.received_bytes == state.asked_bytes).then_some(Ok(())),
                 }
-                if state.received_bytes < self.length {
-                    return None;
-                }
-                state.buffer.take().map(Ok)
             })
             .await
     }
@@ -156,7 +167,7 @@ impl Sink for Pull {
     fn place(&self, packet: &Packet, payload_bytes: usize) -> Option<Chunk> {
         let placed = {
             let mut state = self.state.borrow_mut();
-            let ends = state.received_bytes as usize + payload_bytes == self.length as usize;
+            let ends = state.received_bytes as usize + payload_bytes == state.asked_bytes as usize;
             let in_order = packet.offset == state.received_bytes && packet.last == ends;
             match &mut state.buffer {
                 Some(buffer) if in_order => buffer

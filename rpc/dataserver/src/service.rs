@@ -119,6 +119,7 @@ impl dataserver::Server for Service {
             length: params.get_length(),
             crc32c: params.get_crc32c(),
             source: convert::read_hop(params.get_source()?)?,
+            beside_clients: params.get_beside_clients(),
         });
         let proof = port.ask(|answer| Command::Copy { order, epoch, answer }).await?;
         convert::write_proof(&proof, results.get().init_proof());

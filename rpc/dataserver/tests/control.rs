@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use blockyard_dataserver::{Handle, start};
-use blockyard_engine::checksum;
+use blockyard_engine::{checksum, limits};
 use blockyard_schema::{dataserver_capnp::dataserver, nameserver_capnp as schema};
 use blockyard_wire::digest::Digest;
 use blockyard_wire::frame::Role;
@@ -232,6 +232,7 @@ impl World {
         length: u32,
         crc32c: u32,
         source: &Hop,
+        beside_clients: bool,
     ) -> Result<blockyard_wire::types::ReplicaProof, Problem> {
         let mut request = self.control().copy_request();
         let mut params = request.get();
@@ -241,6 +242,7 @@ impl World {
         params.set_index(3);
         params.set_length(length);
         params.set_crc32c(crc32c);
+        params.set_beside_clients(beside_clients);
         convert::write_hop(source, params.reborrow().init_source());
         convert::write_epoch(&self.fake.epoch, params.init_epoch());
         let answer = request.send().promise.await?;
@@ -300,12 +302,12 @@ async fn a_first_start_formats_joins_beats_and_obeys() {
         world.put(block(258), &data[..70_000], first).await;
         let source = world.hop(Operation::Copy, block(1), first);
         let proof = world
-            .copy(second.id, block(1), 1 << 20, crc, &source)
+            .copy(second.id, block(1), 1 << 20, crc, &source, false)
             .await
             .unwrap();
         assert!(world.keys.proves(&proof, block(1), 1 << 20, crc) && proof.volume == second.id);
         let again = world
-            .copy(second.id, block(1), 1 << 20, crc, &source)
+            .copy(second.id, block(1), 1 << 20, crc, &source, true)
             .await
             .unwrap();
         assert_eq!(again, proof);
@@ -325,12 +327,10 @@ async fn a_first_start_formats_joins_beats_and_obeys() {
         // What is not as expected is not stored.
         let other = world.hop(Operation::Copy, block(258), first);
         for (length, crc) in [(70_000, 1), (69_999, checksum::crc(&data[..70_000]))] {
-            assert!(
-                world
-                    .copy(second.id, block(258), length, crc, &other)
-                    .await
-                    .is_err()
-            );
+            for in_pieces in [false, true] {
+                let copied = world.copy(second.id, block(258), length, crc, &other, in_pieces);
+                assert!(copied.await.is_err());
+            }
         }
         let absent = world.verify(second.id, block(258)).await.unwrap_err();
         assert_eq!(absent.kind, ProblemKind::NotFound);
@@ -381,6 +381,39 @@ async fn a_first_start_formats_joins_beats_and_obeys() {
             .beat(|reports| reports[0].replicas == 1 && reports[1].replicas == 1)
             .await;
         assert!(counted[0].write_bytes > 1 << 20 && counted[0].flushes > 0);
+        stop(handle).await;
+    };
+    local.run_until(scenario).await;
+}
+
+#[tokio::test]
+async fn beside_clients_a_copy_comes_in_pieces_and_is_the_same() {
+    let local = LocalSet::new();
+    let scenario = async {
+        let world = World::new().await;
+        let handle = world.start("ds", 2);
+        let reports = world.beat(|reports| reports.len() == 2).await;
+        let (first, second) = (&reports[0], &reports[1]);
+        let piece = limits::PIECE_BYTES;
+        for (number, length) in (1..).zip([
+            1,
+            piece - 1,
+            piece,
+            piece + 1,
+            3 * piece + 70_000,
+            limits::BLOCK_BYTES_MAX,
+        ]) {
+            let (id, data) = (block(number), bytes(number, length));
+            world.put(id, &data, first).await;
+            let source = world.hop(Operation::Copy, id, first);
+            let copied = world.copy(second.id, id, length as u32, checksum::crc(&data), &source, true);
+            let proof = copied.await.unwrap();
+            assert!(world.keys.proves(&proof, id, length as u32, checksum::crc(&data)));
+            let ticket = world.hop(Operation::Read, id, second).ticket;
+            let mut client = world.client(second).await;
+            let got = client.get(1, id, 0, length as u32, ticket);
+            assert!(got.await.unwrap() == data, "{length} B");
+        }
         stop(handle).await;
     };
     local.run_until(scenario).await;

@@ -37,6 +37,8 @@ pub struct CopyOrder {
     pub crc32c: u32,
     /// Where it is, and the right to pull it.
     pub source: Hop,
+    /// Whether either volume has clients, who are not to wait behind it for long.
+    pub beside_clients: bool,
 }
 
 /// The answer to come.
@@ -151,6 +153,7 @@ impl Control {
         id: BlockId,
         block: &Block,
         source: &Hop,
+        beside_clients: bool,
     ) -> Result<ReplicaProof> {
         let order = CopyOrder {
             block: id,
@@ -159,6 +162,7 @@ impl Control {
             length: block.length,
             crc32c: block.crc32c,
             source: source.clone(),
+            beside_clients,
         };
         soon(self.remote.copy(volume, self.epoch, order)).await
     }

@@ -70,6 +70,7 @@ impl Remote for Wired {
         fields.set_index(order.index);
         fields.set_length(order.length);
         fields.set_crc32c(order.crc32c);
+        fields.set_beside_clients(order.beside_clients);
         convert::write_hop(&order.source, fields.reborrow().init_source());
         convert::write_epoch(&epoch, fields.init_epoch());
         async move {

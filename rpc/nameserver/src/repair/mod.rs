@@ -374,7 +374,11 @@ async fn copy(core: &Rc<Core>, id: BlockId, source: VolumeIndex, target: VolumeI
         .control_of(target)
         .ok_or_else(|| Problem::retry("the target's dataserver is not connected"))?;
     let target_id = core.volume_id(target);
-    let proof = match control.copy(target_id, id, &block, &hop).await {
+    let beside_clients = {
+        let (health, now_ms) = (core.health.borrow(), core.now_ms());
+        health.has_clients(source, now_ms) || health.has_clients(target, now_ms)
+    };
+    let proof = match control.copy(target_id, id, &block, &hop, beside_clients).await {
         Ok(proof) => proof,
         Err(problem) => {
             let of_source = matches!(
