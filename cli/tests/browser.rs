@@ -2,46 +2,44 @@
 
 mod harness;
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use harness::Cluster;
 
-/// Whether a program answers to `--version`.
-fn is_there(program: &str) -> bool {
-    let version = Command::new(program)
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    version.is_ok_and(|status| status.success())
+/// The first of these programs that is installed.
+fn find(programs: &[&str]) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<_> = std::env::split_paths(&folders).collect();
+    let mut places = programs
+        .iter()
+        .flat_map(|program| folders.iter().map(move |folder| folder.join(program)));
+    places.find(|place| place.is_file())
 }
 
-/// What is missing for it, if anything.
-fn lacking(scripts: &Path) -> Option<&'static str> {
-    if !is_there("node") {
-        return Some("node");
+/// The browser; or what is missing.
+fn browser(scripts: &Path) -> Result<PathBuf, &'static str> {
+    find(&["node"]).ok_or("node")?;
+    if !scripts.join("node_modules").exists() {
+        return Err("'npm ci' in web/tests/browser");
     }
-    if !["chromium", "chromium-browser", "google-chrome"]
-        .into_iter()
-        .any(is_there)
-    {
-        return Some("chromium");
-    }
-    (!scripts.join("node_modules").exists()).then_some("'npm ci' in web/tests/browser")
+    find(&["chromium", "chromium-browser", "google-chrome"]).ok_or("chromium")
 }
 
 #[test]
 fn the_page_in_a_browser() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../web/tests/browser");
-    if let Some(lacking) = lacking(&scripts) {
-        assert!(
-            std::env::var_os("BLOCKYARD_REQUIRE_ALL").is_none_or(|value| value != "1"),
-            "{lacking} is needed for this test"
-        );
-        eprintln!("skipped: needs {lacking}");
-        return;
-    }
+    let browser = match browser(&scripts) {
+        Ok(browser) => browser,
+        Err(lacking) => {
+            assert!(
+                std::env::var_os("BLOCKYARD_REQUIRE_ALL").is_none_or(|value| value != "1"),
+                "{lacking} is needed for this test"
+            );
+            eprintln!("skipped: needs {lacking}");
+            return;
+        }
+    };
     let cluster = Cluster::start(4);
     let servers: Vec<_> = (0..4)
         .map(|at| {
@@ -55,6 +53,7 @@ fn the_page_in_a_browser() {
     std::fs::create_dir_all(&pictures).unwrap();
     let status = Command::new("node")
         .arg(scripts.join("run.mjs"))
+        .env("BROWSER", browser)
         .env("PAGE", format!("http://{}", cluster.address(8080)))
         .env("SERVERS", serde_json::Value::from(servers).to_string())
         .env("PICTURES", &pictures)

@@ -5,7 +5,6 @@ import { join } from "node:path";
 import { chromium } from "playwright-core";
 
 const AXE = readFileSync(new URL("./node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
-const PROGRAM = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 
 export const page = process.env.PAGE;
 export const pictures = process.env.PICTURES;
@@ -36,20 +35,11 @@ export async function until(what, holds, ms = 60_000) {
   }
 }
 
-export async function launch() {
-  for (const executablePath of PROGRAM) {
-    try {
-      return await chromium.launch({
-        executablePath,
-        args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"],
-      });
-    } catch (error) {
-      if (!/executable/i.test(error.message)) throw error;
-    }
-  }
-  throw new Error("no browser is installed");
-}
+export const launch = () => chromium.launch({
+  executablePath: process.env.BROWSER,
+  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"],
+});
 
 // A tab of its own; `errors` holds whatever the console complains of, and dialogs that a name has opened.
 export async function open(browser, { width = 1440, height = 900, theme = "light", lang = "en", storageState } = {}) {
