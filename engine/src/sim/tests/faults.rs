@@ -32,10 +32,20 @@ fn a_failed_write_or_flush_latches_and_nothing_acknowledged_is_lost() {
             "seed {seed}: {state:?}"
         );
         if !works {
-            // Once failed, for ever failed, though the disk works again; reads are served.
-            disk.set_faults(Faults::default());
+            // Once failed, for ever failed, though the disk works again; reads are served. What is refused does not
+            // even begin.
+            let untouched = plan(Kind::Write, "segments", 0, Fault::Short);
+            disk.set_faults(Faults {
+                plans: vec![untouched],
+                ..Faults::default()
+            });
             let refused = run(&volume, put(&volume, 1 << 40)).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Fatal);
+            assert_eq!(
+                disk.faults().plans[0].nth,
+                0,
+                "seed {seed}: something was written"
+            );
             sound(model.borrow().check(&volume), seed);
         }
         drop(volume);

@@ -289,7 +289,8 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
 fn write_pace(size_bytes: u64, kept_s: u64, free_bytes: u64) -> u64 {
     let (least, most) = WRITE_BYTES_PER_S;
     let fixed_bytes = needed_bytes(size_bytes, kept_s, 0);
-    let room_bytes = (free_bytes / 5 * 4).saturating_sub(fixed_bytes);
+    // Slots are larger than blocks, and segments not full: the rest is theirs.
+    let room_bytes = (free_bytes / 5 * 3).saturating_sub(fixed_bytes);
     let wanted = (size_bytes / 100).clamp(least, most);
     wanted.min(room_bytes / REPLICAS / kept_s.max(1)).max(least / 2)
 }
