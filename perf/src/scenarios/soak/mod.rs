@@ -289,16 +289,18 @@ pub(crate) fn run(context: &mut Context) -> Result<()> {
 fn write_pace(size_bytes: u64, kept_s: u64, free_bytes: u64) -> u64 {
     let (least, most) = WRITE_BYTES_PER_S;
     let fixed_bytes = needed_bytes(size_bytes, kept_s, 0);
-    // Slots are larger than blocks, and segments not full: the rest is theirs.
-    let room_bytes = (free_bytes / 5 * 3).saturating_sub(fixed_bytes);
+    let room_bytes = (free_bytes / 5 * 4).saturating_sub(fixed_bytes);
     let wanted = (size_bytes / 100).clamp(least, most);
-    wanted.min(room_bytes / REPLICAS / kept_s.max(1)).max(least / 2)
+    wanted
+        .min(room_bytes / 13 * 10 / REPLICAS / kept_s.max(1))
+        .max(least / 2)
 }
 
-/// What lies on the disk at the most: the files, those that were replaced, and what is not full of the segments.
+/// What lies on the disk at the most: the files and those that were replaced, in slots that are larger than their blocks
+/// (78 GiB after 180 rounds, of 60), and what is not full of the segments.
 fn needed_bytes(size_bytes: u64, kept_s: u64, write_bytes_per_s: u64) -> u64 {
     let files_bytes = size_bytes * 5 / 4 + kept_s * write_bytes_per_s;
-    REPLICAS * files_bytes + DATASERVERS as u64 * SEGMENTS_BYTES
+    REPLICAS * files_bytes / 10 * 13 + DATASERVERS as u64 * SEGMENTS_BYTES
 }
 
 /// A disk whose power can fail.
@@ -465,9 +467,9 @@ mod tests {
         let (gib, mib) = (1 << 30, 1 << 20);
         assert_eq!(write_pace(10 * gib, KEPT_S, u64::MAX), 16 * mib);
         assert_eq!(write_pace(gib / 10, KEPT_S, u64::MAX), 8 * mib);
-        let pace = write_pace(10 * gib, KEPT_S, 55 * gib);
+        let pace = write_pace(10 * gib, KEPT_S, 70 * gib);
         assert!((8 * mib..16 * mib).contains(&pace), "{pace}");
-        assert!(needed_bytes(10 * gib, KEPT_S, pace) <= 55 * gib);
+        assert!(needed_bytes(10 * gib, KEPT_S, pace) <= 70 * gib);
         // With less than half of the least there is no soak: then the room is asked for.
         assert_eq!(write_pace(10 * gib, KEPT_S, gib), 4 * mib);
     }
