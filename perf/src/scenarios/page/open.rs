@@ -119,6 +119,11 @@ pub(super) async fn run(context: &mut Context, nodes: &Nodes, clients: &[Client]
     for path in paths.iter() {
         create(&clients[0], path).await?;
     }
+    // They are there before they are overwritten: an upload that is cut short changes the number of files at no time.
+    let moving_paths: Vec<String> = (0..TRANSFERS).map(|number| format!("/moving-{number}")).collect();
+    for path in &moving_paths {
+        create(&clients[0], path).await?;
+    }
     let changes = if context.flags.quick {
         CHANGES / 10
     } else {
@@ -160,8 +165,9 @@ pub(super) async fn run(context: &mut Context, nodes: &Nodes, clients: &[Client]
             }
         }
         ensure!(tasks.try_join_next().is_none(), "a page's stream has ended");
-        let uploading = (0..TRANSFERS)
-            .map(|number| transfer(&web, pool, TRANSFER_BYTES, format!("/moving-{number}?overwrite")));
+        let uploading = moving_paths
+            .iter()
+            .map(|path| transfer(&web, pool, TRANSFER_BYTES, format!("{path}?overwrite")));
         tokio::select! {
             measured = moving.measure(context, nodes, clients, LOOKUPS, counts, looked_up) => measured?,
             failed = try_join_all(uploading) => drop(failed?),
