@@ -122,7 +122,7 @@ async fn until_replicated(client: &Client) -> anyhow::Result<()> {
 
 fn pace(bytes_per_s: u64) -> String {
     match bytes_per_s {
-        0 => "copies take what clients leave: beside them a volume copies a fifth of the time".to_owned(),
+        0 => "copies take what clients leave: beside them in pieces, a quarter of the time".to_owned(),
         limit => format!("copies take at most {}/s", output::size(limit)),
     }
 }
