@@ -36,10 +36,20 @@ pub(crate) enum Outcome {
     Failed,
 }
 
+/// How a put writes its slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Writing {
+    /// In one operation: as quickly as the disk can.
+    AtOnce,
+    /// In pieces, one after the other, so that others' reads wait behind one piece only.
+    InPieces,
+}
+
 /// A put under way.
 pub(crate) struct PutInFlight {
     pub(crate) length: u32,
     pub(crate) crc32c: u32,
+    pub(crate) writing: Writing,
     pub(crate) ended: Promise<Outcome>,
     pub(crate) begun: Instant,
     /// How long the slot's write took, once it has ended.

@@ -11,7 +11,7 @@ use crate::block::{BlockId, Origin};
 use crate::block_buffer::{BlockBuffer, FilledBlock};
 use crate::buffer::View;
 use crate::checkpoint::{ensure_room, is_no_space};
-use crate::core::{Core, Outcome, PutInFlight};
+use crate::core::{Core, Outcome, PutInFlight, Writing};
 use crate::device::{FileId, How};
 use crate::error::{Error, Result};
 use crate::layout::{Class, Place, SlotHeader, SlotSeed, Superblock};
@@ -26,15 +26,6 @@ use crate::zero_fill;
 /// Up to this many bytes the record is queued while the slot is still being written. A larger slot's write takes
 /// longer than a batch: its record would only keep the batch, and all others in it, from being flushed.
 const EAGER_RECORD_BYTES: usize = 256 * 1024;
-
-/// How a slot is written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Writing {
-    /// In one operation: as quickly as the disk can.
-    AtOnce,
-    /// In pieces of [`PIECE_BYTES`], one after the other, so that others' reads wait behind one piece only.
-    InPieces,
-}
 
 /// Makes a block durable. Once it has begun, dropping the future does not stop it.
 pub(crate) async fn put(
@@ -85,6 +76,7 @@ pub(crate) async fn put(
     let flight = Rc::new(PutInFlight {
         length,
         crc32c,
+        writing,
         ended: ended.clone(),
         begun: Instant::now(),
         written_after: Cell::default(),
@@ -92,7 +84,7 @@ pub(crate) async fn put(
     core.state.borrow_mut().puts.insert(block, flight.clone());
     let (end, own) = (ended.clone(), flight.clone());
     core.spawn(|core| async move {
-        let outcome = write(&core, block, origin, filled, writing, &own).await;
+        let outcome = write(&core, block, origin, filled, &own).await;
         core.state.borrow_mut().puts.remove(&block);
         end.keep(outcome);
     });
@@ -110,7 +102,6 @@ async fn write(
     block: BlockId,
     origin: Origin,
     filled: FilledBlock,
-    writing: Writing,
     flight: &PutInFlight,
 ) -> Outcome {
     let class = filled.class();
@@ -118,9 +109,9 @@ async fn write(
         Ok(taken) => taken,
         Err(outcome) => return outcome,
     };
-    let outcome = write_to(core, block, origin, filled, (place, writing), flight).await;
+    let outcome = write_to(core, block, origin, filled, place, flight).await;
     // What is slow on purpose says nothing about either way.
-    if let (Outcome::Done, Some(way), Writing::AtOnce) = (&outcome, way, writing) {
+    if let (Outcome::Done, Some(way), Writing::AtOnce) = (&outcome, way, flight.writing) {
         let trial = &mut core.state.borrow_mut().trials[class.number() as usize];
         trial.note(way, class.slot_bytes() as u64, flight.begun.elapsed());
     }
@@ -135,7 +126,7 @@ async fn write_to(
     block: BlockId,
     origin: Origin,
     filled: FilledBlock,
-    (place, writing): (Place, Writing),
+    place: Place,
     flight: &PutInFlight,
 ) -> Outcome {
     let (cut, file) = {
@@ -175,7 +166,7 @@ async fn write_to(
         written.keep(slot_outcome(core, flight, write.await));
         return done.wait().await;
     }
-    let write = match writing {
+    let write = match flight.writing {
         Writing::AtOnce => core.io.write(file, offset_bytes, slot).await,
         Writing::InPieces => write_in_pieces(core, file, offset_bytes, &slot).await,
     };

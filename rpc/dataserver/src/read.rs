@@ -87,18 +87,11 @@ async fn find(node: &Node, role: Role, get: &Get) -> Result<Verified, Abort> {
         blame: node.id,
     };
     check(node, role, get).map_err(abort)?;
+    let (volume, block) = (&node.volume, get.block);
     let read = async {
         match role {
-            Role::Client => {
-                node.volume
-                    .get(get.block, get.offset, get.length, Lane::Read)
-                    .await
-            }
-            Role::Dataserver => {
-                node.volume
-                    .get_past_cache(get.block, get.offset, get.length)
-                    .await
-            }
+            Role::Client => volume.get(block, get.offset, get.length, Lane::Read).await,
+            Role::Dataserver => volume.get_past_cache(block, get.offset, get.length).await,
         }
     };
     match within(node.deadlines.buffer_ms, read).await {

@@ -47,6 +47,8 @@ const REPLICAS: u64 = 2;
 const WRITE_BYTES_PER_S: (u64, u64) = (8 << 20, 16 << 20);
 /// The longest time that replaced files keep their slots.
 const KEPT_S: u64 = 660;
+/// What slots take of the disk, of their blocks' bytes: 78 GiB after 180 rounds for 60.
+const SLOTS_PERCENT: u64 = 130;
 /// On each volume, files of all lengths leave about as much of their segments empty, one for each class of lengths.
 const SEGMENTS_BYTES: u64 = 1 << 30;
 /// What lies stored in a quick run, and on a disk in memory.
@@ -292,15 +294,15 @@ fn write_pace(size_bytes: u64, kept_s: u64, free_bytes: u64) -> u64 {
     let room_bytes = (free_bytes / 5 * 4).saturating_sub(fixed_bytes);
     let wanted = (size_bytes / 100).clamp(least, most);
     wanted
-        .min(room_bytes / 13 * 10 / REPLICAS / kept_s.max(1))
+        .min(room_bytes / SLOTS_PERCENT * 100 / REPLICAS / kept_s.max(1))
         .max(least / 2)
 }
 
-/// What lies on the disk at the most: the files and those that were replaced, in slots that are larger than their blocks
-/// (78 GiB after 180 rounds, of 60), and what is not full of the segments.
+/// What lies on the disk at the most: the files and those that were replaced, in their slots, and what is not full of the
+/// segments.
 fn needed_bytes(size_bytes: u64, kept_s: u64, write_bytes_per_s: u64) -> u64 {
     let files_bytes = size_bytes * 5 / 4 + kept_s * write_bytes_per_s;
-    REPLICAS * files_bytes / 10 * 13 + DATASERVERS as u64 * SEGMENTS_BYTES
+    REPLICAS * files_bytes / 100 * SLOTS_PERCENT + DATASERVERS as u64 * SEGMENTS_BYTES
 }
 
 /// A disk whose power can fail.
